@@ -1,1 +1,3 @@
-//! (to come)
+//! What the program runs on.
+
+pub mod secret;
