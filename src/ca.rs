@@ -8,3 +8,6 @@ pub mod lifecycle;
 pub mod path;
 pub mod registry;
 pub mod topology;
+
+#[cfg(test)]
+mod tests;

@@ -5,3 +5,6 @@ pub mod live;
 pub mod peer;
 pub mod server_config;
 pub mod verifier;
+
+#[cfg(test)]
+mod tests;
