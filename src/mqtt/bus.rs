@@ -287,6 +287,11 @@ impl Bus {
         self.lanes.directory.size().0
     }
 
+    /// How many routers there have been; more than one means that one failed.
+    pub fn routers(&self) -> u64 {
+        self.lanes.epoch()
+    }
+
     /// Make the router's thread end in a panic, as a defect in it would: for tests of what
     /// survives it.
     #[doc(hidden)]

@@ -21,6 +21,8 @@ pub(super) struct Lanes {
     pub(super) destinations: Vec<Destination>,
     troubles: mpsc::UnboundedSender<Trouble>,
     pub(super) meters: Meters,
+    /// How many routers there have been.
+    epoch: AtomicU64,
 }
 
 /// One shard as a publisher.
@@ -113,6 +115,7 @@ impl Lanes {
             destinations,
             troubles,
             meters: Meters::new(),
+            epoch: AtomicU64::new(0),
             settings,
         };
         (lanes, inlets, troubles_rx)
@@ -170,10 +173,16 @@ impl Lanes {
                 again += source.send_again(number, self);
             }
         }
+        self.epoch.store(epoch, Ordering::Release);
         if again > 0 {
             metrics::counter!("portcullis_bus_resent_total").increment(again);
             tracing::info!(messages = again, "sent again what shards had not taken");
         }
+    }
+
+    /// How many routers there have been, the present one included.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// Hand nothing more to the router that is being replaced.
