@@ -11,7 +11,7 @@
 //! multi-byte character ends its thread. So it sees none of them: it has one channel per shard
 //! (`s/0`, `s/1`, …), and its memory and the cost of a publish are the same on the last day as
 //! on the first, whatever filters and topics clients invent. Topics are matched once, here, in
-//! the [directory](directory). A channel per filter would need names from a recycled pool, and a
+//! the directory. A channel per filter would need names from a recycled pool, and a
 //! late message for a recycled name would reach the wrong subscriber; a [`FilterId`] has a
 //! generation instead, so a late delivery names a filter that no longer exists and is ignored.
 //!
@@ -19,15 +19,26 @@
 //!
 //! Messages from one shard to another have dense sequence numbers, and the source keeps them until
 //! the destination has taken them. If the router's thread ends, stalls or skips a number, the
-//! [supervisor](supervisor) replaces it and the sources send again what was not taken; the
+//! supervisor replaces it and the sources send again what was not taken; the
 //! destination drops what it already has. What is kept is bounded for each destination, and the
 //! router's log for it is larger than that bound, so it cannot rotate away a message that was not
 //! taken. When the bound is reached, [`Bus::publish`] waits: that is the back-pressure.
 
+mod directory;
+mod frame;
+mod lanes;
+mod link;
+mod rumqttd;
+mod slots;
+mod supervisor;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::lanes::Lanes;
+pub use self::link::ShardLink;
 use super::shared::Presence;
 use super::topics::{SharedFilter, TopicFilter, TopicName};
 
@@ -94,12 +105,24 @@ pub enum BusError {
 }
 
 /// The bus. Cheap to clone; every clone is the same bus.
-#[derive(Clone, Debug)]
-pub struct Bus;
+///
+/// When the last clone is dropped the supervisor ends; the router's thread, which its library
+/// gives no way to end, sleeps until the process does. So a bus is something a process has, not
+/// something it makes and drops.
+#[derive(Clone)]
+pub struct Bus {
+    lanes: Arc<Lanes>,
+    _supervisor: Arc<Supervisor>,
+}
 
-/// The receiving end of one shard.
-#[derive(Debug)]
-pub struct ShardLink;
+/// Ends the supervisor's task with the last bus.
+struct Supervisor(tokio::task::AbortHandle);
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// One distinct filter of one shard, while it is subscribed.
 ///
@@ -139,16 +162,39 @@ pub struct Delivery {
     pub source: usize,
     /// The frame, as it was published; a slice, not a copy.
     pub frame: Bytes,
+    /// Filter ids, then members of shared groups, as they were on the way.
+    ids: Bytes,
+    /// Octets of filter ids.
+    filters: usize,
 }
 
 impl Bus {
-    /// Start a router and its supervisor. The links are in the order of the shards.
+    /// Start a router and its supervisor, which runs on the calling runtime. The links are in the
+    /// order of the shards. The metrics recorder should be in place before.
     ///
     /// # Errors
     /// [`BusError::Setting`], and [`BusError::Start`] if the router does not answer.
     pub async fn start(settings: BusSettings) -> Result<(Bus, Vec<ShardLink>), BusError> {
-        let _ = settings;
-        Err(BusError::Start("not built yet".to_owned()))
+        settings.check()?;
+        let (lanes, inlets, troubles) = Lanes::new(settings);
+        let lanes = Arc::new(lanes);
+        let heart = supervisor::start(&lanes).await?;
+        let task = tokio::spawn(supervisor::run(Arc::clone(&lanes), heart, troubles));
+        let links = inlets
+            .into_iter()
+            .enumerate()
+            .map(|(shard, inlets)| ShardLink::new(shard, Arc::clone(&lanes), inlets))
+            .collect();
+        let bus = Bus {
+            lanes,
+            _supervisor: Arc::new(Supervisor(task.abort_handle())),
+        };
+        Ok((bus, links))
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.lanes.settings.shards
     }
 
     /// Subscribe a shard to a filter. Every message published after the return is delivered.
@@ -159,13 +205,15 @@ impl Bus {
     /// # Errors
     /// [`BusError::NoSuchShard`].
     pub fn subscribe(&self, shard: usize, filter: &TopicFilter) -> Result<FilterId, BusError> {
-        let _ = filter;
-        Err(BusError::NoSuchShard { shard })
+        self.lanes
+            .directory
+            .subscribe(shard, filter)
+            .ok_or(BusError::NoSuchShard { shard })
     }
 
     /// End the subscription. Deliveries that name the id may still arrive and are to be ignored.
     pub fn unsubscribe(&self, shard: usize, id: FilterId) {
-        let _ = (shard, id);
+        self.lanes.directory.unsubscribe(shard, id);
     }
 
     /// Make a session a member of a shared group, or change the shard and presence of a member.
@@ -179,29 +227,33 @@ impl Bus {
         session: SessionKey,
         presence: Presence,
     ) -> Result<ShareId, BusError> {
-        let _ = (group, session, presence);
-        Err(BusError::NoSuchShard { shard })
+        self.lanes
+            .directory
+            .share_join(shard, group, session, presence)
+            .ok_or(BusError::NoSuchShard { shard })
     }
 
-    /// End the membership. Deliveries that name it may still arrive; the frame is not yet lost if
-    /// the shard gives it to [`Bus::publish_to_share`].
+    /// End the membership. Deliveries that name it may still arrive; the shard saves such a frame
+    /// for the others of the group with [`Bus::publish_to_share`].
     pub fn share_leave(&self, share: ShareId, session: SessionKey) {
-        let _ = (share, session);
+        self.lanes.directory.share_leave(share, session);
     }
 
     /// Note that a member got or lost its connection.
     pub fn share_presence(&self, share: ShareId, session: SessionKey, presence: Presence) {
-        let _ = (share, session, presence);
+        self.lanes
+            .directory
+            .share_presence(share, session, presence);
     }
 
     /// Send a frame to everyone who is subscribed to the topic.
     ///
     /// When this returns, the bus has the message and will deliver it, also if the router dies.
     /// Publishes of one caller that waits for each arrive in order. All or nothing: on an error
-    /// nobody gets the frame. Cancelling it before it returns does the same.
+    /// nobody gets the frame, and the same if it is cancelled before it returns.
     ///
-    /// Never wait for this in the task that drains the shard's own link: when the window is
-    /// full, that would wait for itself until the time limit.
+    /// Never wait for this in the task that drains a link: when the window of that shard is full,
+    /// it would wait for itself until the time limit.
     ///
     /// # Errors
     /// [`BusError::Overloaded`], [`BusError::NoSuchShard`].
@@ -211,12 +263,12 @@ impl Bus {
         topic: &TopicName,
         frame: Bytes,
     ) -> Result<Routed, BusError> {
-        let _ = (topic, frame);
-        Err(BusError::NoSuchShard { shard: from_shard })
+        let plan = self.lanes.directory.plan(topic);
+        self.lanes.send(from_shard, plan, frame).await
     }
 
     /// Send a frame to one member of a shared group: again, after the member that was chosen
-    /// went away without having taken it.
+    /// went away without having taken it. Reaches nobody if the group has no members any more.
     ///
     /// # Errors
     /// As [`Bus::publish`].
@@ -226,33 +278,120 @@ impl Bus {
         share: ShareId,
         frame: Bytes,
     ) -> Result<Routed, BusError> {
-        let _ = (share, frame);
-        Err(BusError::NoSuchShard { shard: from_shard })
+        let plan = self.lanes.directory.plan_for_share(share);
+        self.lanes.send(from_shard, plan, frame).await
+    }
+
+    /// How many distinct filters are subscribed, shared ones included.
+    pub fn filters(&self) -> usize {
+        self.lanes.directory.size().0
+    }
+
+    /// How many routers there have been; more than one means that one failed.
+    pub fn routers(&self) -> u64 {
+        self.lanes.epoch()
+    }
+
+    /// Make the router's thread end in a panic, as a defect in it would: for tests of what
+    /// survives it.
+    #[doc(hidden)]
+    pub fn kill_router_for_tests(&self) {
+        self.lanes.poison();
     }
 }
 
-impl ShardLink {
-    /// Which shard this is the link of.
-    pub fn shard(&self) -> usize {
-        0
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bus")
+            .field("settings", &self.lanes.settings)
+            .finish_non_exhaustive()
     }
+}
 
-    /// The next deliveries, at least one; in the order of publishing for each source shard.
-    ///
-    /// Cancelling it loses nothing. Never ends by itself, also while the router is replaced.
-    pub async fn recv(&mut self) -> Vec<Delivery> {
-        std::future::pending().await
+impl BusSettings {
+    fn check(&self) -> Result<(), BusError> {
+        let wrong = |key, value, allowed| {
+            Err(BusError::Setting {
+                key,
+                value,
+                allowed,
+            })
+        };
+        let interval_ms = self.heartbeat_interval.as_millis() as usize;
+        match self {
+            Self { shards, .. } if !(1..=256).contains(shards) => {
+                wrong("shards", *shards, "1 to 256 are allowed")
+            }
+            Self { window_bytes, .. } if !(64 << 10..=1 << 30).contains(window_bytes) => wrong(
+                "window_bytes",
+                *window_bytes,
+                "65536 to 1073741824 are allowed",
+            ),
+            _ if interval_ms < 10 => wrong(
+                "heartbeat_interval",
+                interval_ms,
+                "at least 10 ms are allowed",
+            ),
+            _ => Ok(()),
+        }
     }
 }
 
 impl Delivery {
-    /// The filters of the shard that matched; at least one, or else a shared member.
+    /// The delivery that the bus would make of this: for tests of those who receive it.
+    pub fn new(
+        source: usize,
+        filters: &[FilterId],
+        shared: &[(SessionKey, ShareId)],
+        frame: Bytes,
+    ) -> Self {
+        let message = frame::encode(source, filters, shared, &[]).seal(0);
+        let ids = message.slice(frame::FIXED..);
+        Self {
+            source,
+            frame,
+            ids,
+            filters: filters.len() * frame::FILTER,
+        }
+    }
+
+    /// The filters of the shard that matched, in no particular order.
     pub fn filters(&self) -> impl Iterator<Item = FilterId> + '_ {
-        std::iter::empty()
+        frame::filters(self.ids.get(..self.filters).unwrap_or_default())
     }
 
     /// The members of shared groups that were chosen, and of which group.
     pub fn shared(&self) -> impl Iterator<Item = (SessionKey, ShareId)> + '_ {
-        std::iter::empty()
+        frame::shared(self.ids.get(self.filters..).unwrap_or_default())
     }
 }
+
+macro_rules! generational_id {
+    ($name:ident) => {
+        impl $name {
+            /// The small number that later ids may use again: for tables.
+            pub const fn index(self) -> usize {
+                self.index as usize
+            }
+
+            /// Both parts in one number, unique for the life of the bus.
+            pub const fn to_bits(self) -> u64 {
+                ((self.generation as u64) << 32) | self.index as u64
+            }
+
+            /// The id with these [`to_bits`](Self::to_bits).
+            pub const fn from_bits(bits: u64) -> Self {
+                Self {
+                    index: bits as u32,
+                    generation: (bits >> 32) as u32,
+                }
+            }
+        }
+    };
+}
+
+generational_id!(FilterId);
+generational_id!(ShareId);
+
+#[cfg(test)]
+mod tests;
