@@ -11,16 +11,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::audit::AuditLog;
 use crate::ca::id::InstanceId;
 use crate::config::Config;
 use crate::control::{Control, ControlParts, InstanceSettings};
+use crate::mqtt::broker::Broker;
+use crate::mqtt::hub::Hooks;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry;
+use crate::tls::acceptor::GateAcceptor;
 use banner::Banner;
 use dev_pki::{DevPki, DevPkiError};
 use development::Registry;
@@ -32,8 +37,18 @@ pub struct App {
     banner: String,
     control: Control,
     admin: SocketAddr,
-    instances: Vec<(InstanceId, SocketAddr)>,
+    instances: Vec<Serving>,
+    metrics: Option<PrometheusHandle>,
     grace: Duration,
+}
+
+/// An instance with everything it needs to serve.
+struct Serving {
+    id: InstanceId,
+    address: SocketAddr,
+    listener: TcpListener,
+    acceptor: GateAcceptor,
+    broker: Broker,
 }
 
 /// Why the broker cannot start.
@@ -64,6 +79,9 @@ pub enum StartError {
     /// A certificate or key of the configuration cannot be used.
     #[error(transparent)]
     Gate(#[from] GateError),
+    /// The bus below the sessions does not start.
+    #[error("the message bus does not start: {0}")]
+    Bus(#[from] crate::mqtt::bus::BusError),
     /// A development CA cannot be registered.
     #[error("the development CA {name} cannot be registered: {source}")]
     Register {
@@ -99,7 +117,14 @@ impl App {
         for (instance, listener) in config.instances.iter().zip(listeners) {
             let address = local_address("MQTT", &listener, instance.mqtt_listen)?;
             let acceptor = gate::acceptor(&control, instance, &config.tls)?;
-            instances.push((instance.id.clone(), address));
+            let broker = Broker::start(instance.mqtt.clone(), hooks(&control)).await?;
+            instances.push(Serving {
+                id: instance.id.clone(),
+                address,
+                listener,
+                acceptor,
+                broker,
+            });
         }
         let admin = local_address("the admin API", &admin_listener, config.admin.listen)?;
         if let Some(pki) = &mut dev_pki {
@@ -111,6 +136,7 @@ impl App {
             control,
             admin,
             instances,
+            metrics,
             grace: config.shutdown_grace,
         })
     }
@@ -129,8 +155,8 @@ impl App {
     /// Where an instance really listens for MQTT over TLS.
     pub fn mqtt_address(&self, instance: &InstanceId) -> Option<SocketAddr> {
         let mut all = self.instances.iter();
-        all.find(|(id, _)| id == instance)
-            .map(|&(_, address)| address)
+        all.find(|serving| serving.id == *instance)
+            .map(|serving| serving.address)
     }
 
     /// The handle to read and change trust.
@@ -140,8 +166,57 @@ impl App {
 
     /// Serve until `shutdown` is cancelled, then end what is connected within the grace time.
     pub async fn run(self, shutdown: CancellationToken) {
+        let tasks = TaskTracker::new();
+        for serving in self.instances {
+            let shutdown = shutdown.clone();
+            tasks.spawn(async move {
+                let Serving {
+                    id,
+                    address,
+                    listener,
+                    acceptor,
+                    broker,
+                } = serving;
+                tracing::info!(instance = %id, %address, "serving MQTT over TLS");
+                broker.serve(listener, acceptor, shutdown).await;
+            });
+        }
+        if let Some(metrics) = self.metrics {
+            tokio::spawn(
+                shutdown
+                    .clone()
+                    .run_until_cancelled_owned(keep_metrics(metrics)),
+            );
+        }
+        tasks.close();
         shutdown.cancelled().await;
-        self.control.close().await;
+        let drained = async {
+            tasks.wait().await;
+            self.control.close().await;
+        };
+        // Each part has the grace time for what it serves; a little more is for what is after.
+        match tokio::time::timeout(self.grace + AFTER_GRACE, drained).await {
+            Ok(()) => tracing::info!("ended in order"),
+            Err(_) => tracing::warn!("not everything ended within the grace time"),
+        }
+    }
+}
+
+/// What a broker tells the rest of the program.
+fn hooks(control: &Control) -> Hooks {
+    let control = control.clone();
+    Hooks {
+        commands: None,
+        on_admitted: Arc::new(move |peer| control.device_admitted(peer)),
+    }
+}
+
+/// Histograms keep every sample until this is called.
+async fn keep_metrics(metrics: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(METRICS_UPKEEP);
+    loop {
+        ticks.tick().await;
+        metrics.run_upkeep();
     }
 }
 
@@ -206,15 +281,19 @@ async fn open_control(config: &Config) -> Result<(Control, Registry), StartError
 
 fn banner(
     config: &Config,
-    instances: &[(InstanceId, SocketAddr)],
+    instances: &[Serving],
     admin: SocketAddr,
     dev_pki: Option<&DevPki>,
 ) -> String {
+    let addresses: Vec<(InstanceId, SocketAddr)> = instances
+        .iter()
+        .map(|serving| (serving.id.clone(), serving.address))
+        .collect();
     let program = banner::program();
     let ca_a = dev_pki.map(|pki| pki.certificate("ca-a"));
     let sn = ca_a.and_then(|path: PathBuf| development::serial_number(&path));
     Banner {
-        instances,
+        instances: &addresses,
         admin,
         data_dir: &config.data_dir,
         certs_dir: dev_pki.map(DevPki::directory),
@@ -235,3 +314,9 @@ fn now_ms() -> i64 {
 
 /// The registry's database in the data directory.
 const DATABASE: &str = "registry.db";
+
+/// How often the metrics are compacted.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// What the changes of trust that are under way may take after the connections have ended.
+const AFTER_GRACE: Duration = Duration::from_secs(2);
