@@ -795,3 +795,30 @@ fn large_snapshot_is_timed() {
         );
     }
 }
+
+#[tokio::test]
+async fn the_sqlite3_command_reads_and_edits_the_live_file() {
+    let bench = Bench::new();
+    let mut record = ca(1, Status::Active);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+    params.serial_number = Some(rcgen::SerialNumber::from_slice(&[0xf2, 0x69]));
+    record.der = params.self_signed(&key).unwrap().der().to_vec();
+    record.id = CaId::of_der(&record.der);
+    let put = vec![Change::PutCa(record)];
+    bench.store().commit(0, put).await.unwrap();
+    let output = Command::new("sqlite3")
+        .arg(bench.path())
+        .arg("SELECT sn, name, status FROM ca; UPDATE ca SET status = 'inactive' WHERE sn = '00f269'")
+        .output();
+    let Ok(output) = output else {
+        return; // The command is not installed.
+    };
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "00f269|ca 1|active\n"
+    );
+    assert_eq!(bench.store().changed(1).await.unwrap(), 2);
+    let snapshot = bench.store().snapshot().await.unwrap();
+    assert_eq!(snapshot.cas[0].status, Status::Inactive);
+}
