@@ -4,6 +4,7 @@
 //! conversion between them reports everything that is wrong at once.
 
 mod convert;
+mod convert_mqtt;
 pub mod fault;
 pub mod file;
 pub mod secret;
@@ -15,7 +16,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::ca::id::{AccessKeyId, AccountId, InstanceId};
+use crate::ca::topology::SameKey;
+use crate::control::{ControlSettings, OnInactivate};
+use crate::mqtt;
 use crate::telemetry::LogSettings;
+use crate::tls::server_config::TlsVersions;
 
 pub use fault::{ConfigError, Fault};
 pub use secret::Secret;
@@ -25,6 +30,8 @@ pub use secret::Secret;
 pub struct Config {
     /// The instances to serve; at least one.
     pub instances: Vec<Instance>,
+    /// Limits of the registry.
+    pub registry: ControlSettings,
     /// TLS in front of the broker.
     pub tls: Tls,
     /// The admin API and the control topic.
@@ -35,7 +42,7 @@ pub struct Config {
     pub audit_path: PathBuf,
     /// The log of the program.
     pub log: LogSettings,
-    /// How long connections may take to end when the program does.
+    /// How long everything may take to end when the program is told to.
     pub shutdown_grace: Duration,
     /// Set in the development mode.
     pub development: Option<Development>,
@@ -58,70 +65,19 @@ pub struct Instance {
     pub tls_key: PathBuf,
     /// What becomes of connected devices when their CA or certificate is switched off.
     pub on_inactivate: OnInactivate,
-    /// What becomes of their wills.
-    pub will_on_cut: WillOnCut,
-    /// Which client ids a device may use.
-    pub client_id: ClientIdPolicy,
     /// What one inactive certificate of a CA means for its others.
-    pub same_key: SameKeyPolicy,
-}
-
-/// What becomes of connected devices when their CA or certificate is switched off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnInactivate {
-    /// Their connections are ended at once.
-    Cut,
-    /// Their connections stay; only new ones are refused.
-    Keep,
-}
-
-/// What becomes of the will of a device that is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WillOnCut {
-    /// It is dropped.
-    Discard,
-    /// It is published, as for any connection that breaks.
-    Publish,
-}
-
-/// Which client ids a device may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientIdPolicy {
-    /// Only the common name of its certificate.
-    CommonName,
-    /// Its common name, or a text that begins with it and a `-`, `/`, `_`, `:` or `.`.
-    Prefix,
-    /// Any.
-    Any,
-}
-
-/// What one inactive certificate of a CA means for other certificates of the same key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SameKeyPolicy {
-    /// It switches the CA off.
-    Deny,
-    /// An active one carries the CA on.
-    AllowActive,
+    pub same_key: SameKey,
+    /// What its sessions are built from.
+    pub mqtt: mqtt::settings::Settings,
 }
 
 /// TLS in front of the broker.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// The oldest version that is spoken.
-    pub min_version: TlsVersion,
+    /// The versions that are spoken.
+    pub versions: TlsVersions,
     /// How long a client may take for the handshake.
     pub handshake_timeout: Duration,
-    /// How many handshakes may run at the same time.
-    pub max_concurrent_handshakes: usize,
-}
-
-/// A version of TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// TLS 1.2 (RFC 5246).
-    Tls12,
-    /// TLS 1.3 (RFC 8446).
-    Tls13,
 }
 
 /// The admin API and the control topic.

@@ -295,3 +295,6 @@ fn origin(caller: &Caller) -> Origin {
         request_id: caller.request_id.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,13 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::ca::id::InstanceId;
+
 /// The facts that are printed.
 #[derive(Debug)]
 pub(super) struct Banner<'a> {
     /// Instance ids with the addresses they listen on.
-    pub(super) instances: &'a [(String, SocketAddr)],
+    pub(super) instances: &'a [(InstanceId, SocketAddr)],
     pub(super) admin: SocketAddr,
     pub(super) data_dir: &'a Path,
     /// Set in the development mode.
@@ -138,7 +140,7 @@ mod tests {
     #[test]
     fn development_banner_has_addresses_and_commands_that_can_be_pasted() {
         let instances = [(
-            "post-cn-dev00001".to_owned(),
+            "post-cn-dev00001".parse().unwrap(),
             "127.0.0.1:41883".parse().unwrap(),
         )];
         let text = Banner {

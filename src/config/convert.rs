@@ -1,17 +1,20 @@
 //! From what is written to what the program runs on, with all faults at once.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::fault::{ConfigError, Faults};
 use super::{
-    AccessKey, Admin, ClientIdPolicy, Config, ControlChannel, Development, Instance, OnInactivate,
-    Overrides, SameKeyPolicy, Secret, SignatureV1, Tls, TlsVersion, WillOnCut, file,
+    AccessKey, Admin, Config, ControlChannel, Development, Instance, Overrides, Secret,
+    SignatureV1, Tls, convert_mqtt, file,
 };
 use crate::ca::id::AccessKeyId;
+use crate::ca::topology::SameKey;
+use crate::control::{ControlSettings, OnInactivate};
+use crate::mqtt::settings::Settings;
 use crate::telemetry::{self, LogFormat, LogSettings};
+use crate::tls::server_config::TlsVersions;
 
 /// Convert the file. In the development mode (`certs_dir` is given) the certificates and keys
 /// are made later, and are not looked at.
@@ -38,19 +41,24 @@ fn whole(
     overrides: &Overrides,
     certs_dir: Option<PathBuf>,
 ) -> Option<Config> {
-    let instances = instances(faults, &file.instance, overrides, certs_dir.as_deref());
+    let mqtt = convert_mqtt::settings(faults, &file);
+    let instances = instances(
+        faults,
+        &file.instance,
+        mqtt.as_ref(),
+        overrides,
+        certs_dir.as_deref(),
+    );
+    let registry = registry(faults, &file.registry);
     let tls = tls(faults, &file.tls);
     let admin = admin(faults, &file.admin, overrides, certs_dir.as_deref());
     let log = log(faults, &file.log);
-    let grace = faults.number(
-        "shutdown.grace_seconds",
-        file.shutdown.grace_seconds,
-        1,
-        3600,
-    );
+    let grace = file.shutdown.grace_seconds;
+    let grace = faults.seconds("shutdown.grace_seconds", grace, 1, 3600);
     let data_dir = overrides.data_dir.clone().unwrap_or(file.store.data_dir);
     Some(Config {
         instances: instances?,
+        registry: registry?,
         tls: tls?,
         admin: admin?,
         audit_path: file
@@ -59,7 +67,7 @@ fn whole(
             .unwrap_or_else(|| data_dir.join("audit.log")),
         data_dir,
         log: log?,
-        shutdown_grace: Duration::from_secs(grace?),
+        shutdown_grace: grace?,
         development: certs_dir.map(|certs_dir| Development { certs_dir }),
     })
 }
@@ -67,6 +75,7 @@ fn whole(
 fn instances(
     faults: &mut Faults,
     written: &[file::Instance],
+    mqtt: Option<&Settings>,
     overrides: &Overrides,
     certs_dir: Option<&Path>,
 ) -> Option<Vec<Instance>> {
@@ -87,6 +96,7 @@ fn instances(
                 faults,
                 &format!("instance[{index}]"),
                 written,
+                mqtt,
                 overrides,
                 certs_dir,
             )
@@ -120,6 +130,7 @@ fn instance(
     faults: &mut Faults,
     key: &str,
     written: &file::Instance,
+    mqtt: Option<&Settings>,
     overrides: &Overrides,
     certs_dir: Option<&Path>,
 ) -> Option<Instance> {
@@ -158,29 +169,13 @@ fn instance(
         &written.on_inactivate,
         &[("cut", OnInactivate::Cut), ("keep", OnInactivate::Keep)],
     );
-    let will_on_cut = faults.word(
-        &at("will_on_cut"),
-        &written.will_on_cut,
-        &[
-            ("discard", WillOnCut::Discard),
-            ("publish", WillOnCut::Publish),
-        ],
-    );
-    let client_id = faults.word(
-        &at("client_id"),
-        &written.client_id,
-        &[
-            ("common_name", ClientIdPolicy::CommonName),
-            ("prefix", ClientIdPolicy::Prefix),
-            ("any", ClientIdPolicy::Any),
-        ],
-    );
+    let policy = convert_mqtt::policy(faults, key, written);
     let same_key = faults.word(
         &at("same_key"),
         &written.same_key,
         &[
-            ("deny", SameKeyPolicy::Deny),
-            ("allow_active", SameKeyPolicy::AllowActive),
+            ("deny", SameKey::Deny),
+            ("allow_active", SameKey::AllowActive),
         ],
     );
     Some(Instance {
@@ -191,34 +186,49 @@ fn instance(
         tls_certificate: certificate?,
         tls_key: private_key?,
         on_inactivate: on_inactivate?,
-        will_on_cut: will_on_cut?,
-        client_id: client_id?,
         same_key: same_key?,
+        mqtt: Settings {
+            policy: convert_mqtt::with_overflow(policy?, mqtt?),
+            ..mqtt?.clone()
+        },
+    })
+}
+
+fn registry(faults: &mut Faults, written: &file::Registry) -> Option<ControlSettings> {
+    let lifetime = faults.seconds(
+        "registry.register_code_lifetime_seconds",
+        written.register_code_lifetime_seconds,
+        60,
+        365 * 24 * 3600,
+    );
+    let mut count =
+        |key: &str, value, most| faults.number(&format!("registry.{key}"), value, 1, most);
+    let codes = count("max_register_codes", written.max_register_codes, 1_000_000);
+    let cas = count("max_cas", written.max_cas, 1_000_000);
+    let devices = count("max_devices", written.max_devices, 100_000_000);
+    Some(ControlSettings {
+        register_code_lifetime: lifetime?,
+        max_register_codes: codes?,
+        max_cas: cas?,
+        max_devices: devices?,
     })
 }
 
 fn tls(faults: &mut Faults, written: &file::Tls) -> Option<Tls> {
-    let min_version = faults.word(
+    let versions = faults.word(
         "tls.min_version",
         &written.min_version,
-        &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)],
+        &[("1.2", TlsVersions::From12), ("1.3", TlsVersions::Only13)],
     );
-    let timeout = faults.number(
+    let timeout = faults.seconds(
         "tls.handshake_timeout_seconds",
         written.handshake_timeout_seconds,
         1,
         300,
     );
-    let concurrent = faults.number(
-        "tls.max_concurrent_handshakes",
-        written.max_concurrent_handshakes,
-        1,
-        1_000_000,
-    );
     Some(Tls {
-        min_version: min_version?,
-        handshake_timeout: Duration::from_secs(timeout?),
-        max_concurrent_handshakes: concurrent?,
+        versions: versions?,
+        handshake_timeout: timeout?,
     })
 }
 

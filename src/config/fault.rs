@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// One thing that is wrong, at one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,17 +118,28 @@ impl Faults {
         found.map(|&(_, meaning)| meaning)
     }
 
-    /// The number, if it is within the range and fits the type.
-    pub(super) fn number<T>(&mut self, key: &str, value: u64, least: u64, most: u64) -> Option<T>
+    /// The number, if it is within the range.
+    pub(super) fn number<T>(&mut self, key: &str, value: T, least: T, most: T) -> Option<T>
     where
-        T: TryFrom<u64>,
+        T: PartialOrd + fmt::Display,
     {
-        let converted = T::try_from(value).ok();
-        if !(least..=most).contains(&value) || converted.is_none() {
-            self.add(key, value, format!("must be between {least} and {most}"));
-            return None;
+        if least <= value && value <= most {
+            return Some(value);
         }
-        converted
+        self.add(key, value, format!("must be between {least} and {most}"));
+        None
+    }
+
+    /// The time, if its seconds are within the range.
+    pub(super) fn seconds(
+        &mut self,
+        key: &str,
+        value: u64,
+        least: u64,
+        most: u64,
+    ) -> Option<Duration> {
+        self.number(key, value, least, most)
+            .map(Duration::from_secs)
     }
 
     /// The text of a file that others must not be able to read or change.

@@ -92,6 +92,7 @@ impl Control {
                 .spawn(Arc::clone(&inner).record_devices(to_record)),
             inner.tasks.spawn(Arc::clone(&inner).pay_what_is_owed()),
             inner.tasks.spawn(Arc::clone(&inner).follow_the_store()),
+            inner.tasks.spawn(Arc::clone(&inner).follow_the_clock()),
         ] {
             drop(task);
         }

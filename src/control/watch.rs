@@ -1,7 +1,8 @@
-//! Changes that another hand makes to the store.
+//! What changes trust from outside: another hand on the store, and the clock.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ca::id::CaId;
 use crate::ca::lifecycle::Status;
@@ -53,6 +54,26 @@ impl Inner {
                         () = tokio::time::sleep(RETRY) => {}
                         () = self.closing.cancelled() => return,
                     }
+                }
+            }
+        }
+    }
+
+    /// End the connections over a certificate that expires while they live. The wall clock is
+    /// asked every second, since it may be set.
+    pub(crate) async fn follow_the_clock(self: Arc<Self>) {
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = every.tick() => {}
+                () = self.closing.cancelled() => return,
+            }
+            let now = self.now();
+            for at in self.instances.values() {
+                let ended = at.peers.cut_expired(now);
+                if ended > 0 {
+                    tracing::info!(instance = %at.id, sessions = ended, "certificates expired, their connections end");
                 }
             }
         }
@@ -142,4 +163,4 @@ impl Inner {
 }
 
 /// How long to wait after the store could not be read.
-const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(1);
