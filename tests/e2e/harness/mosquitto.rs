@@ -91,7 +91,12 @@ impl Mosquitto<'_> {
         let file = |ending: &str| self.broker.cert(&format!("{}.{ending}", self.device));
         command
             .args(["-oL", tool])
-            .args(["-h", "localhost", "-p", &self.broker.mqtt.port().to_string()])
+            .args([
+                "-h",
+                "localhost",
+                "-p",
+                &self.broker.mqtt.port().to_string(),
+            ])
             .arg("--cafile")
             .arg(self.broker.cert("server-ca.pem"))
             .arg("--cert")

@@ -83,7 +83,11 @@ impl Ca {
     pub fn issue_ca(&self, params: CertificateParams, key_pem: &str) -> Self {
         let key = KeyPair::from_pem(key_pem).unwrap();
         Self {
-            der: params.signed_by(&key, &self.issuer()).unwrap().der().clone(),
+            der: params
+                .signed_by(&key, &self.issuer())
+                .unwrap()
+                .der()
+                .clone(),
             key_pem: key_pem.to_owned(),
         }
     }
@@ -91,7 +95,11 @@ impl Ca {
     /// A device of this CA that sends `chain` after its own certificate.
     pub fn issue_device(&self, params: CertificateParams, chain: &[&Ca]) -> Identity {
         let key = KeyPair::generate().unwrap();
-        let der = params.signed_by(&key, &self.issuer()).unwrap().der().clone();
+        let der = params
+            .signed_by(&key, &self.issuer())
+            .unwrap()
+            .der()
+            .clone();
         let above = chain.iter().map(|ca| ca.der.clone());
         Identity {
             chain: std::iter::once(der).chain(above).collect(),
