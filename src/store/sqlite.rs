@@ -30,6 +30,13 @@ use super::{Change, Snapshot, Store, StoreError, StoreFuture, files, migrations}
 /// How long a write waits for another program that holds the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Octets of a page. A row is about one kilobyte: fewer, larger pages make a large snapshot a
+/// third faster than SQLite's 4096, and a small commit still writes only a few of them.
+const PAGE_SIZE: i64 = 8192;
+
+/// Serial numbers are random, so that each new device touches random pages of two indexes.
+const WRITER_CACHE_KIB: i64 = 32 * 1024;
+
 /// How many commits may wait for the writer; more wait before they hold any memory of ours.
 const MAX_WAITING: usize = 1024;
 
@@ -64,6 +71,9 @@ impl SqliteStore {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let version = migrations::check(&connection).map_err(|error| not_ours(path, error))?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        // Takes effect in an empty file only.
+        connection.pragma_update(None, "page_size", PAGE_SIZE)?;
+        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         let mode: String =
             connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
         if mode != "wal" {
