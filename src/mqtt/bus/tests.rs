@@ -32,6 +32,13 @@ async fn take(link: &mut ShardLink, count: usize) -> Vec<Delivery> {
     taken
 }
 
+/// All messages that all shards have taken.
+fn taken(bus: &Bus) -> u64 {
+    let all = bus.lanes.destinations.iter();
+    all.flat_map(|to| (0..bus.shards()).map(|from| to.taken_from(from)))
+        .sum()
+}
+
 #[tokio::test]
 async fn overlapping_filters_get_a_frame_once_per_shard() {
     let (bus, mut links) = Bus::start(settings(2)).await.unwrap();
@@ -295,8 +302,12 @@ async fn a_router_killed_again_and_again_loses_and_doubles_nothing() {
     let killer = {
         let bus = bus.clone();
         tokio::spawn(async move {
-            loop {
-                let epoch = bus.lanes.epoch();
+            // Now in the middle of what is being sent again, now much later.
+            for some in [1, 700, 1, 13, 900, 150].into_iter().cycle() {
+                let (epoch, before) = (bus.lanes.epoch(), taken(&bus));
+                while taken(&bus) < before + some {
+                    tokio::task::yield_now().await;
+                }
                 bus.kill_router_for_tests();
                 while bus.lanes.epoch() == epoch {
                     tokio::task::yield_now().await;
