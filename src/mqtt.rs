@@ -2,5 +2,6 @@
 
 pub mod bus;
 pub mod control_channel;
+pub mod retained;
 pub mod shared;
 pub mod topics;

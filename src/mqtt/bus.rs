@@ -86,8 +86,8 @@ pub enum BusError {
         allowed: &'static str,
     },
     /// The router could not be started.
-    #[error("the router did not start: {0}")]
-    Start(String),
+    #[error("the router did not start")]
+    Start(#[from] StartError),
     /// The shard does not exist.
     #[error("there is no shard {shard}")]
     NoSuchShard {
@@ -102,6 +102,23 @@ pub enum BusError {
         /// How long the publish waited, in milliseconds.
         waited_ms: u128,
     },
+}
+
+/// Why there is no router.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The system gave no thread.
+    #[error("no thread to open the router from: {0}")]
+    Thread(#[from] std::io::Error),
+    /// It did not answer in time.
+    #[error("the router did not answer within {waited_ms} ms")]
+    Silent {
+        /// The limit, in milliseconds.
+        waited_ms: u128,
+    },
+    /// Its thread ended while links to it were opened.
+    #[error("the router's thread ended while links to it were opened")]
+    Died,
 }
 
 /// The bus. Cheap to clone; every clone is the same bus.
