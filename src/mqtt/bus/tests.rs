@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::*;
 use crate::mqtt::topics::{Subscription, TopicLimits};
@@ -349,7 +350,7 @@ async fn a_router_killed_again_and_again_loses_and_doubles_nothing() {
         .map(|mut link| {
             tokio::spawn(async move {
                 let wanted = |number: &u32| {
-                    number % 4 == 0 || (*number % 4) as usize % SHARDS == link.shard()
+                    number.is_multiple_of(4) || (*number % 4) as usize % SHARDS == link.shard()
                 };
                 let numbers: Vec<u32> = (0..MESSAGES).filter(wanted).collect();
                 let total = numbers.len() * SHARDS * PUBLISHERS as usize;
@@ -357,7 +358,7 @@ async fn a_router_killed_again_and_again_loses_and_doubles_nothing() {
                 for delivery in take(&mut link, total).await {
                     let publisher = u32::from_be_bytes(delivery.frame[..4].try_into().unwrap());
                     let number = u32::from_be_bytes(delivery.frame[4..8].try_into().unwrap());
-                    let filters = if number % 4 == 0 { 2 } else { 1 };
+                    let filters = if number.is_multiple_of(4) { 2 } else { 1 };
                     assert_eq!(delivery.filters().count(), filters);
                     got.entry((delivery.source, publisher))
                         .or_default()
