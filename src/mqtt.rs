@@ -1,3 +1,28 @@
 //! The session layer: what MQTT says a server does, over a bus that carries frames between shards.
+//!
+//! A connection belongs to a session, a session to a shard. [`listener`] accepts, [`connection`]
+//! moves octets, [`session`] knows the protocol, [`registry`] knows the sessions, [`shard`] gives
+//! them what the [`bus`] delivers, [`hub`] is what a broker consists of.
 
+pub mod access;
+pub mod broker;
+pub mod bus;
+pub mod connection;
 pub mod control_channel;
+pub mod frame;
+pub mod hub;
+pub mod identity;
+pub mod keeper;
+pub mod listener;
+pub mod metrics;
+pub mod registry;
+pub mod retained;
+pub mod session;
+pub mod settings;
+pub mod shard;
+pub mod shared;
+pub mod topics;
+pub mod wire;
+
+pub use broker::Broker;
+pub use settings::Settings;

@@ -80,6 +80,7 @@ impl Control {
                 owed: Vec::new(),
             }),
             durable: AtomicBool::new(true),
+            followed: AtomicBool::new(true),
             seen,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -92,6 +93,7 @@ impl Control {
                 .spawn(Arc::clone(&inner).record_devices(to_record)),
             inner.tasks.spawn(Arc::clone(&inner).pay_what_is_owed()),
             inner.tasks.spawn(Arc::clone(&inner).follow_the_store()),
+            inner.tasks.spawn(Arc::clone(&inner).follow_the_clock()),
         ] {
             drop(task);
         }

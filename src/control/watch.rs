@@ -1,7 +1,9 @@
-//! Changes that another hand makes to the store.
+//! What changes trust from outside: another hand on the store, and the clock.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::ca::id::CaId;
 use crate::ca::lifecycle::Status;
@@ -45,14 +47,38 @@ impl Inner {
                 continue;
             }
             match self.store.snapshot().await {
-                Ok(snapshot) => self.take_over(&mut turn, snapshot),
+                Ok(snapshot) => {
+                    self.take_over(&mut turn, snapshot);
+                    self.followed.store(true, Ordering::Release);
+                }
                 Err(error) => {
+                    self.followed.store(false, Ordering::Release);
                     tracing::error!(%error, "the store was changed and cannot be read; the last good state stays in force");
                     drop(turn);
                     tokio::select! {
                         () = tokio::time::sleep(RETRY) => {}
                         () = self.closing.cancelled() => return,
                     }
+                }
+            }
+        }
+    }
+
+    /// End the connections over a certificate that expires while they live. The wall clock is
+    /// asked every second, since it may be set.
+    pub(crate) async fn follow_the_clock(self: Arc<Self>) {
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = every.tick() => {}
+                () = self.closing.cancelled() => return,
+            }
+            let now = self.now();
+            for at in self.instances.values() {
+                let ended = at.peers.cut_expired(now);
+                if ended > 0 {
+                    tracing::info!(instance = %at.id, sessions = ended, "certificates expired, their connections end");
                 }
             }
         }
@@ -142,4 +168,4 @@ impl Inner {
 }
 
 /// How long to wait after the store could not be read.
-const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(1);

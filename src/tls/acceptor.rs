@@ -73,6 +73,17 @@ impl GateAcceptor {
         }
     }
 
+    /// How long a handshake may take.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Log and count a client that connected and said nothing within the limit, for callers that
+    /// wait for its first octets before they start the handshake.
+    pub fn report_silent(&self, remote: SocketAddr) {
+        report::<()>(&Err(AcceptError::Timeout), remote, self.limit);
+    }
+
     /// Run the handshake. The caller runs it in a task of its own.
     ///
     /// # Errors

@@ -4,10 +4,10 @@
 //! the reading already sees a change, or the change finds the peer here. Connections whose
 //! handshake is still running are in the index too, from the moment their certificate was accepted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dashmap::DashMap;
 use tokio::sync::Notify;
@@ -73,6 +73,8 @@ impl fmt::Display for Cut {
 pub struct LivePeers {
     by_key: DashMap<CaKeyId, HashMap<u64, Arc<Entry>>>,
     by_device: DashMap<DeviceKey, HashMap<u64, Arc<Entry>>>,
+    /// By the last second at which the whole path is valid.
+    by_end: Mutex<BTreeMap<(i64, u64), Arc<Entry>>>,
     next: AtomicU64,
     count: AtomicUsize,
 }
@@ -86,6 +88,11 @@ struct Entry {
 }
 
 impl Entry {
+    /// Its place in the order of expiry.
+    fn end(&self) -> (i64, u64) {
+        (self.peer.admitted().path_not_after(), self.number)
+    }
+
     /// `true` if it was not told before.
     fn tell(&self, cut: Cut) -> bool {
         let told = self
@@ -132,6 +139,7 @@ impl LivePeers {
             .entry(entry.peer.admitted().device().clone())
             .or_default()
             .insert(entry.number, Arc::clone(&entry));
+        self.ends().insert(entry.end(), Arc::clone(&entry));
         self.count.fetch_add(1, Ordering::Relaxed);
         let live = LivePeer(Arc::new(Place {
             entry,
@@ -172,6 +180,22 @@ impl LivePeers {
             .map(|entries| entries.values().cloned().collect())
             .unwrap_or_default();
         cut_all(entries, registry, now)
+    }
+
+    /// Tell every peer with a certificate on its path that has expired at `now` (Unix seconds).
+    pub fn cut_expired(&self, now: i64) -> usize {
+        let mut ends = self.ends();
+        let valid = ends.split_off(&(now, 0));
+        let expired = std::mem::replace(&mut *ends, valid);
+        drop(ends);
+        expired
+            .into_values()
+            .filter(|entry| entry.tell(Cut::Expired))
+            .count()
+    }
+
+    fn ends(&self) -> MutexGuard<'_, BTreeMap<(i64, u64), Arc<Entry>>> {
+        self.by_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn over(&self, keys: &[CaKeyId]) -> HashMap<u64, Arc<Entry>> {
@@ -229,6 +253,7 @@ impl Drop for Place {
         }
         let device = entry.peer.admitted().device();
         leave(&self.index.by_device, device, entry.number);
+        self.index.ends().remove(&entry.end());
         self.index.count.fetch_sub(1, Ordering::Relaxed);
     }
 }

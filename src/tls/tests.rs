@@ -371,6 +371,20 @@ async fn connected_peers_are_told_when_their_trust_ends() {
     assert_eq!(two.cut(), Some(Cut::DeviceInactive));
 }
 
+#[tokio::test]
+async fn connected_peer_is_told_when_a_certificate_of_its_path_expires() {
+    let (gate, ca) = (Gate::new(), TestCa::root("ca", 1));
+    ca.register(&gate.registry);
+    let client = gate.client(&version::TLS13, Some(&ca.issue("d", 2)));
+    let live = gate.connect(client).await.0.unwrap().live;
+    let end = live.peer().admitted().path_not_after();
+    assert_eq!(gate.peers.cut_expired(end), 0);
+    assert_eq!(live.cut(), None);
+    assert_eq!(gate.peers.cut_expired(end + 1), 1);
+    assert_eq!(live.cut(), Some(Cut::Expired));
+    assert_eq!(gate.peers.cut_expired(end + 2), 0);
+}
+
 /// Inactivations race with handshakes on several threads: what was accepted and is not told to go
 /// must be over a CA that is active.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,0 +1,137 @@
+//! A broker: one instance, with its own sessions, topics and bus.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::bus::{BusError, ShardLink};
+use super::hub::{Hooks, Hub};
+use super::listener;
+use super::session::Due;
+use super::settings::Settings;
+use super::shard::Kick;
+use crate::tls::acceptor::GateAcceptor;
+
+/// A broker. Several can be in one process; they share nothing. Its tasks end when it is dropped.
+pub struct Broker {
+    hub: Arc<Hub>,
+    _background: DropGuard,
+}
+
+/// What an operator may know about a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// Whether the client is connected now.
+    pub connected: bool,
+    /// How many subscriptions it has.
+    pub subscriptions: usize,
+    /// How many messages wait to be sent or acknowledged.
+    pub waiting: usize,
+}
+
+impl Broker {
+    /// Start a broker without listeners.
+    ///
+    /// # Errors
+    /// If its bus does not start.
+    pub async fn start(settings: Settings, hooks: Hooks) -> Result<Self, BusError> {
+        let (hub, links) = Hub::start(settings, hooks).await?;
+        let hub = Arc::new(hub);
+        let stop = CancellationToken::new();
+        for link in links {
+            tokio::spawn(
+                stop.clone()
+                    .run_until_cancelled_owned(drain(hub.clone(), link)),
+            );
+        }
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(keep_time(hub.clone())),
+        );
+        Ok(Self {
+            hub,
+            _background: stop.drop_guard(),
+        })
+    }
+
+    /// Serve TLS clients that connect to the listener, until `shutdown`; then end the connections
+    /// and wait for them, at most for the grace time.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        acceptor: GateAcceptor,
+        shutdown: CancellationToken,
+    ) {
+        listener::serve(self.hub.clone(), listener, acceptor, shutdown).await;
+    }
+
+    /// How many sessions there are, with and without connection.
+    pub fn sessions(&self) -> usize {
+        self.hub.registry.len()
+    }
+
+    /// The session with this client id.
+    pub fn session(&self, client_id: &str) -> Option<SessionInfo> {
+        let cell = self.hub.registry.get(client_id)?;
+        let session = cell.session();
+        Some(SessionInfo {
+            connected: session.is_connected(),
+            subscriptions: session.subscriptions().len(),
+            waiting: session.waiting(),
+        })
+    }
+
+    /// End the connection of this client id (MQTT 5: 0x98); its session stays. Whether there was
+    /// one.
+    pub fn close(&self, client_id: &str) -> bool {
+        let Some(cell) = self.hub.registry.get(client_id) else {
+            return false;
+        };
+        let connected = cell.session().is_connected();
+        if connected {
+            cell.kick(Kick::Administrative);
+        }
+        connected
+    }
+
+    /// The parts, for tests that bring their own streams.
+    #[cfg(test)]
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+}
+
+/// Give what the bus delivers to the sessions of a shard.
+async fn drain(hub: Arc<Hub>, mut link: ShardLink) {
+    let Some(shard) = hub.registry.shards().get(link.shard()).cloned() else {
+        return;
+    };
+    loop {
+        for delivery in link.recv().await {
+            shard.deliver(&delivery);
+        }
+    }
+}
+
+/// Publish wills and end sessions when they are due.
+async fn keep_time(hub: Arc<Hub>) {
+    loop {
+        let now = hub.now();
+        let (due, next) = hub.registry.on_time(now);
+        for Due { will, .. } in due {
+            if let Some((topic, will)) = will {
+                hub.publish_will(0, 0, topic, &will);
+            }
+        }
+        hub.keeper.purge(now);
+        let wake_at = next.map_or(now + PURGE_EVERY_MS, |at| at.min(now + PURGE_EVERY_MS));
+        tokio::select! {
+            () = tokio::time::sleep_until(hub.instant(wake_at)) => {}
+            () = hub.registry.timer_changed.notified() => {}
+        }
+    }
+}
+
+/// How often expired retained messages are looked for, milliseconds.
+const PURGE_EVERY_MS: u64 = 60_000;

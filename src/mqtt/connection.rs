@@ -1,0 +1,434 @@
+//! One connection: octets in, octets out, and the ways it ends.
+//!
+//! One task for each connection. It reads only what it can process: while the bus makes it wait,
+//! or the client does not take its answers, nothing is read. What is to be sent is collected and
+//! written in one go. A cut is looked for before each packet, and interrupts every wait.
+
+mod admission;
+mod steps;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::bus::{BusError, Routed};
+use super::hub::Hub;
+use super::identity::Peer;
+use super::metrics::{self, Ending};
+use super::session::{Departure, Fault};
+use super::settings::{SessionOnCut, WillOnCut};
+use super::shard::{Cell, Kick};
+use super::wire::encode::Outgoing;
+use super::wire::{Decoder, QoS, Version, reason};
+
+/// Serve a client whose handshake is over, until the connection ends.
+pub async fn run<S, P>(
+    hub: &Arc<Hub>,
+    stream: S,
+    peer: P,
+    remote: SocketAddr,
+    shutdown: &CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Send,
+    P: Peer,
+{
+    let span = tracing::info_span!(
+        "conn",
+        conn.id = hub.next_connection(),
+        client.addr = %remote,
+        ca.sn = %peer.verified().ca_sn(),
+        device.sn = %peer.verified().serial(),
+        mqtt.client_id = tracing::field::Empty,
+    );
+    async {
+        let _counted = metrics::Connected::new();
+        let (reader, writer) = tokio::io::split(stream);
+        let mut connection = Connection {
+            hub,
+            peer: &peer,
+            remote,
+            reader,
+            writer,
+            decoder: Decoder::new(hub.limits.max_packet.min(CONNECT_MAX_BYTES)),
+            input: BytesMut::new(),
+            chunk: CHUNK_MIN,
+            output: BytesMut::new(),
+            unflushed: false,
+            publishing: None,
+        };
+        let ending = connection.serve(shutdown).await;
+        metrics::connection_ended(ending);
+    }
+    .instrument(span)
+    .await;
+}
+
+struct Connection<'a, S, P> {
+    hub: &'a Arc<Hub>,
+    peer: &'a P,
+    remote: SocketAddr,
+    reader: ReadHalf<S>,
+    writer: WriteHalf<S>,
+    decoder: Decoder,
+    input: BytesMut,
+    chunk: usize,
+    output: BytesMut,
+    unflushed: bool,
+    publishing: Option<Publishing>,
+}
+
+/// A message the bus has not taken yet. Dropping it takes the message back.
+struct Publishing {
+    id: Option<std::num::NonZeroU16>,
+    qos: QoS,
+    result: Pin<Box<dyn Future<Output = Result<Routed, BusError>> + Send>>,
+}
+
+/// Why a connection ends, and what is said about it.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    ending: Ending,
+    departure: Departure,
+    /// The DISCONNECT for an MQTT 5 client.
+    farewell: Option<(u8, &'static str)>,
+}
+
+impl End {
+    fn silent(ending: Ending, departure: Departure) -> Self {
+        Self {
+            ending,
+            departure,
+            farewell: None,
+        }
+    }
+
+    fn saying(ending: Ending, code: u8, words: &'static str) -> Self {
+        Self {
+            ending,
+            departure: Departure::Lost,
+            farewell: Some((code, words)),
+        }
+    }
+
+    fn lost() -> Self {
+        Self::silent(Ending::ConnectionLost, Departure::Lost)
+    }
+
+    fn shutdown() -> Self {
+        Self {
+            departure: Departure::Shutdown,
+            ..Self::saying(Ending::Shutdown, reason::SHUTTING_DOWN, "the server stops")
+        }
+    }
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> Self {
+        let ending = match fault.reason {
+            reason::NOT_AUTHORIZED => Ending::NotAuthorized,
+            _ => Ending::ProtocolError,
+        };
+        Self::saying(ending, fault.reason, fault.words)
+    }
+}
+
+impl From<super::wire::WireError> for End {
+    fn from(error: super::wire::WireError) -> Self {
+        let words = match error {
+            super::wire::WireError::Malformed(words) | super::wire::WireError::Protocol(words) => {
+                words
+            }
+            _ => "the packet is too large",
+        };
+        Self::saying(Ending::ProtocolError, error.reason(), words)
+    }
+}
+
+impl<S, P> Connection<'_, S, P>
+where
+    S: AsyncRead + AsyncWrite + Send,
+    P: Peer,
+{
+    async fn serve(&mut self, shutdown: &CancellationToken) -> Ending {
+        let admitted = {
+            let (hub, peer) = (self.hub, self.peer);
+            tokio::select! {
+                biased;
+                _ = peer.until_cut() => Err(Ending::Cut),
+                () = shutdown.cancelled() => Err(Ending::Shutdown),
+                admitted = tokio::time::timeout(hub.limits.connect_timeout, self.admit()) => {
+                    admitted.unwrap_or(Err(Ending::ConnectTimeout))
+                }
+            }
+        };
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(ending) => {
+                tracing::info!(
+                    reason = ending.as_str(),
+                    "connection ended before CONNECT was accepted"
+                );
+                self.write_out(FAREWELL_LIMIT).await;
+                return ending;
+            }
+        };
+        let cell = admitted.cell;
+        let end = self.converse(&cell, admitted.keep_alive, shutdown).await;
+        if let Some(publishing) = self.publishing.take() {
+            cell.session().not_published(publishing.id, publishing.qos);
+        }
+        let due = self
+            .hub
+            .registry
+            .release(&cell, end.departure, self.hub.now());
+        if let Some((topic, will)) = due.will {
+            self.hub.publish_will(cell.shard, cell.key.0, topic, &will);
+        }
+        let words = end.farewell.map_or("", |(_, words)| words);
+        tracing::info!(
+            reason = end.ending.as_str(),
+            detail = words,
+            "client disconnected"
+        );
+        if let Some((code, words)) = end.farewell {
+            let version = self.decoder.version().unwrap_or(Version::V311);
+            Outgoing::Disconnect(code, words).encode(
+                version,
+                admitted.max_packet,
+                &mut self.output,
+            );
+        }
+        self.write_out(FAREWELL_LIMIT).await;
+        end.ending
+    }
+
+    /// From CONNACK to the end.
+    async fn converse(
+        &mut self,
+        cell: &Arc<Cell>,
+        keep_alive: Option<Duration>,
+        shutdown: &CancellationToken,
+    ) -> End {
+        let (hub, peer) = (self.hub, self.peer);
+        let cut = peer.until_cut();
+        let kicked = cell.until_kicked();
+        tokio::pin!(cut, kicked);
+        let mut heard = Instant::now();
+        let mut progress = Instant::now();
+        let mut was_reading = true;
+        let write_timeout = hub.limits.write_timeout;
+        let timer = tokio::time::sleep(keep_alive.map_or(write_timeout, |t| t.min(write_timeout)));
+        tokio::pin!(timer);
+        loop {
+            match self.process(cell, &mut heard).await {
+                Ok(()) => {}
+                Err(end) => {
+                    // Answers that come before the fault still go out.
+                    self.collect(cell, usize::MAX);
+                    return end;
+                }
+            }
+            let was_empty = self.output.is_empty() && !self.unflushed;
+            self.collect(cell, WRITE_TARGET);
+            if was_empty {
+                progress = Instant::now();
+            }
+            let may_read = self.publishing.is_none()
+                && self.output.len() < WRITE_TARGET
+                && cell.session().answers_waiting() < MAX_ANSWERS;
+            if may_read && !was_reading {
+                heard = Instant::now();
+            }
+            was_reading = may_read;
+            let (may_write, may_flush) = (!self.output.is_empty(), self.unflushed);
+            let room = self.output.len() < WRITE_TARGET;
+            let publishing = self.publishing.is_some();
+            if may_read {
+                self.input.reserve(self.chunk);
+            }
+            tokio::select! {
+                why = &mut cut => return self.cut_off(why),
+                why = &mut kicked => return match why {
+                    Kick::TakenOver => End::saying(
+                        Ending::TakenOver,
+                        reason::SESSION_TAKEN_OVER,
+                        "another connection took the session over",
+                    ),
+                    Kick::Administrative => End::saying(
+                        Ending::Administrative,
+                        reason::ADMINISTRATIVE_ACTION,
+                        "an administrator ended the connection",
+                    ),
+                },
+                () = shutdown.cancelled() => return End::shutdown(),
+                result = published(&mut self.publishing), if publishing => {
+                    if let Err(end) = self.finish_publish(cell, result) {
+                        return end;
+                    }
+                }
+                written = write_some(&mut self.writer, &mut self.output), if may_write || may_flush => {
+                    match written {
+                        Ok(0) if may_write => return End::lost(),
+                        Ok(octets) => {
+                            progress = Instant::now();
+                            self.unflushed = octets > 0;
+                            self.shrink_output();
+                        }
+                        Err(_) => return End::lost(),
+                    }
+                },
+                read = self.reader.read_buf(&mut self.input), if may_read => match read {
+                    Ok(octets) if octets > 0 => self.adapt(octets),
+                    _ => return End::lost(),
+                },
+                () = cell.woken(), if room => {}
+                () = &mut timer => {
+                    let now = Instant::now();
+                    let stalls_at = (may_write || may_flush)
+                        .then_some(progress + write_timeout);
+                    if stalls_at.is_some_and(|at| at <= now) {
+                        return End::silent(Ending::SlowConsumer, Departure::Lost);
+                    }
+                    let silent_at = keep_alive.filter(|_| may_read).map(|limit| heard + limit);
+                    if silent_at.is_some_and(|at| at <= now) {
+                        return End::saying(
+                            Ending::KeepAliveTimeout,
+                            reason::KEEP_ALIVE_TIMEOUT,
+                            "nothing came within one and a half times the keep alive",
+                        );
+                    }
+                    let later = now + write_timeout;
+                    let next = stalls_at.unwrap_or(later).min(silent_at.unwrap_or(later));
+                    timer.as_mut().reset(next.max(now + TIMER_MIN));
+                }
+            }
+        }
+    }
+
+    /// Process what has been read, as far as it may be processed now.
+    async fn process(&mut self, cell: &Arc<Cell>, heard: &mut Instant) -> Result<(), End> {
+        let mut waiting = cell.session().answers_waiting();
+        while self.publishing.is_none() && waiting < MAX_ANSWERS {
+            if let Some(why) = self.peer.cut() {
+                return Err(self.cut_off(why));
+            }
+            let Some(packet) = self.decoder.next(&mut self.input)? else {
+                if self.input.is_empty() && self.input.capacity() > CHUNK_MAX {
+                    self.input = BytesMut::new();
+                }
+                return Ok(());
+            };
+            *heard = Instant::now();
+            self.on_packet(cell, packet).await?;
+            waiting = cell.session().answers_waiting();
+        }
+        Ok(())
+    }
+
+    /// Take from the session what may be sent.
+    fn collect(&mut self, cell: &Cell, target: usize) {
+        if self.output.len() >= target {
+            return;
+        }
+        cell.rearm();
+        let sent =
+            cell.session()
+                .transmit(self.hub.now(), &mut self.output, target.min(WRITE_TARGET));
+        metrics::sent(sent.messages);
+        metrics::dropped(metrics::Drop::Expired, sent.expired);
+        metrics::dropped(metrics::Drop::TooLarge, sent.too_large);
+    }
+
+    fn cut_off(&self, why: crate::tls::live::Cut) -> End {
+        use crate::tls::live::Cut;
+        let policy = &self.hub.settings.policy;
+        End {
+            departure: Departure::Cut {
+                publish_will: policy.will_on_cut == WillOnCut::Publish,
+                discard: policy.session_on_cut == SessionOnCut::Discard,
+            },
+            ..End::saying(
+                Ending::Cut,
+                reason::ADMINISTRATIVE_ACTION,
+                match why {
+                    Cut::CaInactive => "a CA of the certificate is inactive",
+                    Cut::CaDeleted => "a CA of the certificate was deleted",
+                    Cut::DeviceInactive => "the device certificate is inactive",
+                    Cut::Expired => "a certificate of the path has expired",
+                },
+            )
+        }
+    }
+
+    /// Write what is left and close, as far as the client takes it within the limit.
+    async fn write_out(&mut self, limit: Duration) {
+        let closing = async {
+            while !self.output.is_empty() {
+                if self.writer.write_buf(&mut self.output).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            let _ = self.writer.shutdown().await;
+        };
+        // What a client does not take in time it does not get: the connection ends all the same.
+        let _ = tokio::time::timeout(limit, closing).await;
+    }
+
+    /// Read as much at a time as the client sends at a time, so that idle ones cost little.
+    fn adapt(&mut self, octets: usize) {
+        if octets >= self.chunk {
+            self.chunk = (self.chunk * 2).min(CHUNK_MAX);
+        } else if octets < self.chunk / 4 {
+            self.chunk = (self.chunk / 2).max(CHUNK_MIN);
+        }
+    }
+
+    fn shrink_output(&mut self) {
+        if self.output.is_empty() && self.output.capacity() > 2 * CHUNK_MIN {
+            self.output = BytesMut::new();
+        }
+    }
+}
+
+/// Write something, or flush if everything is written. Cancel safe.
+async fn write_some<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    output: &mut BytesMut,
+) -> std::io::Result<usize> {
+    match output.is_empty() {
+        false => writer.write_buf(output).await,
+        true => writer.flush().await.map(|()| 0),
+    }
+}
+
+async fn published(publishing: &mut Option<Publishing>) -> Result<Routed, BusError> {
+    match publishing {
+        Some(publishing) => publishing.result.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// CONNECT may not be larger: the client id, the will and the credentials have 65,535 octets each.
+const CONNECT_MAX_BYTES: usize = 512 << 10;
+/// What is read at a time.
+const CHUNK_MIN: usize = 512;
+const CHUNK_MAX: usize = 64 << 10;
+/// What is collected before it is written.
+const WRITE_TARGET: usize = 64 << 10;
+/// Answers a client may leave untaken before nothing more is read from it.
+const MAX_ANSWERS: usize = 1_024;
+/// How long a client may take to take its farewell.
+const FAREWELL_LIMIT: Duration = Duration::from_millis(250);
+/// The timer is not set nearer than this.
+const TIMER_MIN: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests;

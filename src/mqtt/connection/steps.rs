@@ -1,0 +1,254 @@
+//! What a packet of the client makes the connection do.
+
+use std::future::Future;
+use std::num::NonZeroU16;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Connection, End, Publishing};
+use crate::mqtt::access::{Permission, Publishing as Purpose};
+use crate::mqtt::bus::{BusError, Routed};
+use crate::mqtt::frame::{Audience, Message};
+use crate::mqtt::identity::Peer;
+use crate::mqtt::metrics::{self, Ending};
+use crate::mqtt::session::{Fault, Step, ToPublish, ToSubscribe};
+use crate::mqtt::shard::Cell;
+use crate::mqtt::topics::Subscription;
+use crate::mqtt::wire::packets::{Options, RetainHandling};
+use crate::mqtt::wire::{Incoming, QoS, Version, reason};
+
+/// A new or renewed subscription whose retained messages are to be sent.
+type Renewed = (Subscription, crate::mqtt::session::subscriptions::Place);
+
+impl<S, P> Connection<'_, S, P>
+where
+    S: AsyncRead + AsyncWrite + Send,
+    P: Peer,
+{
+    pub(super) async fn on_packet(
+        &mut self,
+        cell: &Arc<Cell>,
+        packet: Incoming,
+    ) -> Result<(), End> {
+        let now = self.hub.now();
+        let step = cell.session().on_packet(packet, now)?;
+        match step {
+            Step::Nothing => Ok(()),
+            Step::Publish(message) => self.publish(cell, *message).await,
+            Step::Subscribe(wanted) => {
+                self.subscribe(cell, wanted);
+                Ok(())
+            }
+            Step::Unsubscribe(id, filters) => {
+                self.unsubscribe(cell, id, filters);
+                Ok(())
+            }
+            Step::Leave(departure) => Err(End::silent(Ending::ClientLeft, departure)),
+        }
+    }
+
+    async fn publish(&mut self, cell: &Arc<Cell>, message: ToPublish) -> Result<(), End> {
+        let qos = message.packet.qos;
+        let administrator = cell.owner.is_administrator();
+        match self.hub.access.publish(administrator, &message.topic) {
+            Purpose::Message => {}
+            Purpose::Denied => return self.deny(cell, message.id, qos),
+            Purpose::Command => {
+                let peer = self.peer.verified();
+                let begun = self
+                    .hub
+                    .run_command(peer, self.remote, cell.shard, &message);
+                let code = match begun {
+                    true => reason::SUCCESS,
+                    false => reason::QUOTA_EXCEEDED,
+                };
+                cell.session().published(message.id, qos, code);
+                return Ok(());
+            }
+        }
+        let frame = Message {
+            qos,
+            retain: message.packet.retain,
+            audience: Audience::Everybody,
+            publisher: cell.key.0,
+            expires_at: message.expires_at,
+            topic: &message.topic,
+            properties: &message.packet.properties,
+            payload: &message.packet.payload,
+        }
+        .encode();
+        let (hub, shard) = (self.hub.clone(), cell.shard);
+        let mut publishing = Publishing {
+            id: message.id,
+            qos,
+            result: Box::pin(async move { hub.publish(shard, message.topic, frame).await }),
+        };
+        let first = poll_once(publishing.result.as_mut()).await;
+        self.publishing = Some(publishing);
+        match first {
+            Poll::Ready(result) => self.finish_publish(cell, result),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// The bus has taken the message, or not.
+    pub(super) fn finish_publish(
+        &mut self,
+        cell: &Cell,
+        result: Result<Routed, BusError>,
+    ) -> Result<(), End> {
+        let Some(Publishing { id, qos, .. }) = self.publishing.take() else {
+            return Ok(());
+        };
+        match result {
+            Ok(routed) => {
+                metrics::published();
+                let code = match routed.filters + routed.shares {
+                    0 => reason::NO_MATCHING_SUBSCRIBERS,
+                    _ => reason::SUCCESS,
+                };
+                cell.session().published(id, qos, code);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "the bus did not take a message");
+                cell.session().not_published(id, qos);
+                Err(End::saying(
+                    Ending::BusOverloaded,
+                    reason::SERVER_BUSY,
+                    "the server cannot take the message now",
+                ))
+            }
+        }
+    }
+
+    /// MQTT 5 says no in the acknowledgement, and nothing at QoS 0; 3.1.1 has no way to say no, so
+    /// the connection ends (MQTT 3.1.1, 3.3.5).
+    fn deny(&mut self, cell: &Cell, id: Option<NonZeroU16>, qos: QoS) -> Result<(), End> {
+        metrics::denied("publish");
+        tracing::info!("a publish was denied");
+        match self.decoder.version() {
+            Some(Version::V5) => {
+                cell.session().published(id, qos, reason::NOT_AUTHORIZED);
+                Ok(())
+            }
+            _ => {
+                cell.session().not_published(id, qos);
+                Err(Fault::new(reason::NOT_AUTHORIZED, "it may not be published there").into())
+            }
+        }
+    }
+
+    fn subscribe(&mut self, cell: &Arc<Cell>, wanted: ToSubscribe) {
+        let mut codes = Vec::with_capacity(wanted.filters.len());
+        let mut renewed = Vec::new();
+        for filter in wanted.filters {
+            codes.push(match filter {
+                Err(code) => code,
+                Ok((subscription, options)) => self.subscribe_one(
+                    cell,
+                    subscription,
+                    options,
+                    wanted.subscription_id,
+                    &mut renewed,
+                ),
+            });
+        }
+        cell.session().subscribed(wanted.id, codes);
+        let (now, most) = (self.hub.now(), self.hub.limits.queue_messages);
+        for (subscription, place) in renewed {
+            let retained = self.hub.keeper.matching(subscription.filter(), now, most);
+            let mut session = cell.session();
+            for frame in retained {
+                let taken = session.deliver_retained(&frame, place);
+                metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
+            }
+        }
+    }
+
+    /// Subscribe to one filter, and give its reason code.
+    fn subscribe_one(
+        &self,
+        cell: &Arc<Cell>,
+        subscription: Subscription,
+        options: Options,
+        id: Option<u32>,
+        renewed: &mut Vec<Renewed>,
+    ) -> u8 {
+        let administrator = cell.owner.is_administrator();
+        let permission = self
+            .hub
+            .access
+            .subscribe(administrator, subscription.filter());
+        if permission == Permission::Denied {
+            metrics::denied("subscribe");
+            tracing::info!("a subscription was denied");
+            return reason::NOT_AUTHORIZED;
+        }
+        let (known, count) = {
+            let session = cell.session();
+            let subscriptions = session.subscriptions();
+            (subscriptions.get(&subscription), subscriptions.len())
+        };
+        let place = match known {
+            Some(place) => place,
+            None if count >= self.hub.limits.max_subscriptions => return reason::QUOTA_EXCEEDED,
+            None => {
+                let Some(shard) = self.hub.registry.shards().get(cell.shard) else {
+                    return reason::UNSPECIFIED;
+                };
+                match shard.subscribe(cell, &subscription) {
+                    Ok(place) => place,
+                    Err(error) => {
+                        tracing::error!(%error, "the bus did not take a subscription");
+                        return reason::UNSPECIFIED;
+                    }
+                }
+            }
+        };
+        let mut session = cell.session();
+        let subscriptions = session.subscriptions_mut();
+        subscriptions.insert(subscription.clone(), place, options, id);
+        let send_retained = match (&subscription, options.retain_handling) {
+            (Subscription::Shared(_), _) | (_, RetainHandling::Never) => false,
+            (Subscription::Plain(_), RetainHandling::Always) => true,
+            (Subscription::Plain(_), RetainHandling::IfNew) => known.is_none(),
+        };
+        if send_retained {
+            renewed.push((subscription, place));
+        }
+        options.qos.value()
+    }
+
+    fn unsubscribe(
+        &mut self,
+        cell: &Arc<Cell>,
+        id: NonZeroU16,
+        filters: Vec<Option<Subscription>>,
+    ) {
+        let mut existed = Vec::with_capacity(filters.len());
+        for subscription in filters {
+            let place = subscription
+                .as_ref()
+                .and_then(|known| cell.session().subscriptions_mut().remove(known));
+            existed.push(place.is_some());
+            if let (Some(subscription), Some(place)) = (subscription, place)
+                && let Some(shard) = self.hub.registry.shards().get(cell.shard)
+            {
+                shard.unsubscribe(cell.key, &subscription, place);
+            }
+        }
+        cell.session().unsubscribed(id, &existed);
+    }
+}
+
+/// Whether the future is ready at once.
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output>
+where
+    F: ?Sized,
+{
+    std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+}

@@ -1,0 +1,105 @@
+//! Whose a connection is: the peer the gate let in, what it may be called, and what belongs to it.
+
+use std::future::Future;
+
+use bytestring::ByteString;
+
+use super::settings::{ClientIdPolicy, IdentityPolicy};
+use crate::ca::id::{CaKeyId, CertSerial};
+use crate::tls::live::{Cut, LivePeer};
+use crate::tls::peer::{Purpose, VerifiedPeer};
+
+/// A peer whose trust can end while it is connected.
+pub trait Peer: Send + Sync + 'static {
+    /// Who it is.
+    fn verified(&self) -> &VerifiedPeer;
+    /// Whether its trust has ended; asked before each packet.
+    fn cut(&self) -> Option<Cut>;
+    /// Resolves when its trust ends.
+    fn until_cut(&self) -> impl Future<Output = Cut> + Send;
+}
+
+impl Peer for LivePeer {
+    fn verified(&self) -> &VerifiedPeer {
+        self.peer()
+    }
+    fn cut(&self) -> Option<Cut> {
+        LivePeer::cut(self)
+    }
+    fn until_cut(&self) -> impl Future<Output = Cut> + Send {
+        LivePeer::until_cut(self)
+    }
+}
+
+/// Whom a session belongs to. A session, live or stored, is given only to its owner: a client id
+/// alone, which anybody can choose, opens nothing.
+///
+/// The authority is its name and key, so that a renewed or cross-signed CA certificate makes no
+/// difference, and an authority of the same name with another key does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    administrator: bool,
+    issuer: CaKeyId,
+    name: OwnerName,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum OwnerName {
+    CommonName(String),
+    Serial(CertSerial),
+}
+
+impl Owner {
+    /// The owner that this peer is.
+    pub fn of(peer: &VerifiedPeer, policy: IdentityPolicy) -> Self {
+        let name = match (policy, peer.common_name()) {
+            (IdentityPolicy::Name, Some(name)) => OwnerName::CommonName(name.to_owned()),
+            (IdentityPolicy::Certificate, _) | (IdentityPolicy::Name, None) => {
+                OwnerName::Serial(peer.serial().clone())
+            }
+        };
+        Self {
+            administrator: is_administrator(peer),
+            issuer: peer.issuer(),
+            name,
+        }
+    }
+
+    /// Whether it is an administrator of the broker.
+    pub fn is_administrator(&self) -> bool {
+        self.administrator
+    }
+}
+
+/// Whether the peer was let in by a CA of administrators.
+pub fn is_administrator(peer: &VerifiedPeer) -> bool {
+    match peer.purpose() {
+        Purpose::Device => false,
+        Purpose::Admin => true,
+    }
+}
+
+/// Whether the peer may call itself this. Administrators may take any id that is free.
+pub fn may_use(peer: &VerifiedPeer, client_id: &str, policy: ClientIdPolicy) -> bool {
+    if is_administrator(peer) {
+        return true;
+    }
+    match (policy, peer.common_name()) {
+        (ClientIdPolicy::Any, _) => true,
+        (_, None) => false,
+        (ClientIdPolicy::CommonName, Some(name)) => client_id == name,
+        (ClientIdPolicy::Prefix, Some(name)) => client_id
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.', ':', '/'])),
+    }
+}
+
+/// A client id for a peer that left the choice to the server (3.1.3.1).
+pub fn choose_client_id(peer: &VerifiedPeer, policy: ClientIdPolicy) -> ByteString {
+    let random = uuid::Uuid::new_v4().simple();
+    ByteString::from(match (policy, peer.common_name()) {
+        (ClientIdPolicy::CommonName, Some(name)) => name.to_owned(),
+        (ClientIdPolicy::Prefix, Some(name)) => format!("{name}-{random}"),
+        _ => format!("auto-{random}"),
+    })
+}

@@ -1,0 +1,147 @@
+//! The metrics of the session layer. Labels come from the closed sets here, never from a client.
+
+use metrics::{counter, gauge};
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client sent DISCONNECT.
+    ClientLeft,
+    /// The client closed the connection, or it broke.
+    ConnectionLost,
+    /// Nothing came for one and a half times the keep alive.
+    KeepAliveTimeout,
+    /// CONNECT did not come in time.
+    ConnectTimeout,
+    /// CONNECT was refused.
+    Refused,
+    /// The client broke a rule of the protocol.
+    ProtocolError,
+    /// The client did something it may not.
+    NotAuthorized,
+    /// The client did not take what was sent.
+    SlowConsumer,
+    /// Another connection took the session over.
+    TakenOver,
+    /// An administrator ended it.
+    Administrative,
+    /// The trust in the certificate ended.
+    Cut,
+    /// The bus did not take a message.
+    BusOverloaded,
+    /// The server stops.
+    Shutdown,
+}
+
+impl Ending {
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientLeft => "client_left",
+            Self::ConnectionLost => "connection_lost",
+            Self::KeepAliveTimeout => "keep_alive_timeout",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Refused => "refused",
+            Self::ProtocolError => "protocol_error",
+            Self::NotAuthorized => "not_authorized",
+            Self::SlowConsumer => "slow_consumer",
+            Self::TakenOver => "taken_over",
+            Self::Administrative => "administrative",
+            Self::Cut => "cut",
+            Self::BusOverloaded => "bus_overloaded",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Why a message did not reach a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drop {
+    /// The queue of the session is full.
+    QueueFull,
+    /// It expired while it waited.
+    Expired,
+    /// It is larger than the client takes.
+    TooLarge,
+    /// There is no room for a retained message.
+    RetainedFull,
+}
+
+impl Drop {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Expired => "expired",
+            Self::TooLarge => "too_large",
+            Self::RetainedFull => "retained_full",
+        }
+    }
+}
+
+/// Connections that a client holds now, counted while this lives.
+pub struct Connected(());
+
+impl Connected {
+    /// One more.
+    pub fn new() -> Self {
+        gauge!("portcullis_mqtt_connections").increment(1.0);
+        Self(())
+    }
+}
+
+impl Default for Connected {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::ops::Drop for Connected {
+    fn drop(&mut self) {
+        gauge!("portcullis_mqtt_connections").decrement(1.0);
+    }
+}
+
+/// A connection ended.
+pub fn connection_ended(ending: Ending) {
+    counter!("portcullis_mqtt_connections_ended_total", "reason" => ending.as_str()).increment(1);
+}
+
+/// A connection was not even begun, because there are too many.
+pub fn connection_over_limit() {
+    counter!("portcullis_mqtt_connections_over_limit_total").increment(1);
+}
+
+/// Sessions, with and without connection.
+pub fn sessions(count: usize) {
+    gauge!("portcullis_mqtt_sessions").set(count as f64);
+}
+
+/// A client published a message, and the bus has it.
+pub fn published() {
+    counter!("portcullis_mqtt_messages_received_total").increment(1);
+}
+
+/// Messages were sent to a client.
+pub fn sent(messages: usize) {
+    if messages > 0 {
+        counter!("portcullis_mqtt_messages_sent_total").increment(messages as u64);
+    }
+}
+
+/// Messages did not reach a client.
+pub fn dropped(why: Drop, messages: usize) {
+    if messages > 0 {
+        counter!("portcullis_mqtt_messages_dropped_total", "reason" => why.as_str())
+            .increment(messages as u64);
+    }
+}
+
+/// A publish or subscribe was not permitted.
+pub fn denied(action: &'static str) {
+    counter!("portcullis_mqtt_denied_total", "action" => action).increment(1);
+}
+
+/// A command of an administrator came, and was carried out or not.
+pub fn command(outcome: &'static str) {
+    counter!("portcullis_mqtt_commands_total", "outcome" => outcome).increment(1);
+}

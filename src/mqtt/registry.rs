@@ -1,0 +1,330 @@
+//! The sessions of a broker by client id: who gets which, when they end, what falls due.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytestring::ByteString;
+use tokio::sync::Notify;
+
+use super::bus::{SessionKey, ShareId};
+use super::identity::Owner;
+use super::metrics;
+use super::session::outbound::SharedBudget;
+use super::session::subscriptions::Place;
+use super::session::{Departure, Due, Session};
+use super::settings::{Limits, Overflow};
+use super::shard::{Cell, Kick, Shard};
+use super::shared::Presence;
+use super::topics::TopicName;
+use super::wire::{Connect, Will};
+
+/// The sessions.
+#[derive(Debug)]
+pub struct Registry {
+    by_client: Mutex<HashMap<ByteString, Arc<Cell>>>,
+    shards: Vec<Arc<Shard>>,
+    next_key: AtomicU64,
+    limits: Arc<Limits>,
+    overflow: Overflow,
+    budget: Arc<SharedBudget>,
+    timers: Mutex<BTreeMap<(u64, SessionKey), Weak<Cell>>>,
+    /// Notified when the first timer may have changed.
+    pub timer_changed: Notify,
+}
+
+/// A session that has been given to a connection.
+#[derive(Debug)]
+pub struct Attached {
+    /// The session.
+    pub cell: Arc<Cell>,
+    /// Whether it existed before.
+    pub present: bool,
+    /// The will of the session that had to make way for it.
+    pub will: Option<(TopicName, Will)>,
+}
+
+/// Why a connection does not get a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// It belongs to another device.
+    #[error("the client id belongs to a session of another certificate")]
+    NotOwner,
+    /// The connection that has it does not let go in time.
+    #[error("the session's previous connection did not end in time")]
+    Busy,
+    /// There are too many sessions.
+    #[error("there are too many sessions")]
+    Full,
+}
+
+impl Registry {
+    /// A registry without sessions, over these shards.
+    pub fn new(shards: Vec<Arc<Shard>>, limits: Arc<Limits>, overflow: Overflow) -> Self {
+        Self {
+            by_client: Mutex::default(),
+            shards,
+            next_key: AtomicU64::new(1),
+            budget: Arc::new(SharedBudget::new(limits.total_queue_bytes)),
+            limits,
+            overflow,
+            timers: Mutex::default(),
+            timer_changed: Notify::new(),
+        }
+    }
+
+    /// The shards.
+    pub fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
+    }
+
+    /// The session with this client id.
+    pub fn get(&self, client_id: &str) -> Option<Arc<Cell>> {
+        self.map().get(client_id).cloned()
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.map().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Give the session of this client id to a connection: the one there is, if it may be resumed,
+    /// or a new one. A connection that has it now is told to let it go, and waited for.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub async fn attach(
+        &self,
+        connect: &Connect,
+        owner: &Owner,
+        will: Option<(TopicName, Will)>,
+        expiry: u32,
+    ) -> Result<Attached, AttachError> {
+        let give_up = tokio::time::sleep(self.limits.takeover_timeout);
+        tokio::pin!(give_up);
+        loop {
+            let busy = match self.try_attach(connect, owner, &will, expiry)? {
+                Ok(attached) => return Ok(attached),
+                Err(busy) => busy,
+            };
+            let released = busy.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            if !busy.session().is_connected() {
+                continue;
+            }
+            busy.kick(Kick::TakenOver);
+            tokio::select! {
+                () = released => {}
+                () = &mut give_up => return Err(AttachError::Busy),
+            }
+        }
+    }
+
+    /// `Ok(Err(cell))` if another connection has it.
+    fn try_attach(
+        &self,
+        connect: &Connect,
+        owner: &Owner,
+        will: &Option<(TopicName, Will)>,
+        expiry: u32,
+    ) -> Result<Result<Attached, Arc<Cell>>, AttachError> {
+        let mut map = self.map();
+        let mut old_will = None;
+        let mut old = None;
+        if let Some(cell) = map.get(&connect.client_id) {
+            if cell.owner != *owner {
+                return Err(AttachError::NotOwner);
+            }
+            let mut session = cell.session();
+            if session.is_connected() {
+                drop(session);
+                return Ok(Err(cell.clone()));
+            }
+            self.unschedule(cell, &session);
+            if !connect.clean_start {
+                session.connect(connect, will.clone(), expiry);
+                let shares = shares(&session);
+                drop(session);
+                cell.unkick();
+                let cell = cell.clone();
+                self.presence(&cell, &shares, Presence::Online);
+                return Ok(Ok(Attached {
+                    cell,
+                    present: true,
+                    will: None,
+                }));
+            }
+            old_will = session.end();
+            drop(session);
+            old = map.remove(&connect.client_id);
+        }
+        if map.len() >= self.limits.max_sessions {
+            return Err(AttachError::Full);
+        }
+        let Some(cell) = self.create(connect, owner, will.clone(), expiry) else {
+            return Err(AttachError::Full);
+        };
+        map.insert(cell.client_id.clone(), cell.clone());
+        metrics::sessions(map.len());
+        drop(map);
+        if let Some(old) = old {
+            self.forget(&old);
+        }
+        Ok(Ok(Attached {
+            cell,
+            present: false,
+            will: old_will,
+        }))
+    }
+
+    /// A new session, with its connection; `None` only if there are no shards.
+    fn create(
+        &self,
+        connect: &Connect,
+        owner: &Owner,
+        will: Option<(TopicName, Will)>,
+        expiry: u32,
+    ) -> Option<Arc<Cell>> {
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        let shard = usize::try_from(key).ok()?.checked_rem(self.shards.len())?;
+        // The id is a slice of CONNECT: copied, so that it does not keep all of it.
+        let client_id = ByteString::from(&*connect.client_id);
+        let mut session = Session::new(
+            SessionKey(key),
+            client_id,
+            owner.is_administrator(),
+            self.limits.clone(),
+            self.overflow,
+            self.budget.clone(),
+        );
+        session.connect(connect, will, expiry);
+        Some(self.shards.get(shard)?.cell(session, owner.clone()))
+    }
+
+    /// The connection lets its session go. What is due at once is given back.
+    pub fn release(&self, cell: &Arc<Cell>, departure: Departure, now: u64) -> Due {
+        let mut map = self.map();
+        let mut session = cell.session();
+        let due = session.disconnect(departure, now);
+        let shares = shares(&session);
+        self.settle(&mut map, cell, &session, &due);
+        drop(session);
+        // Under the lock, so that it cannot come after the presence of the next connection.
+        self.presence(cell, &shares, Presence::Away);
+        drop(map);
+        cell.released.notify_waiters();
+        if due.ended {
+            self.forget(cell);
+        }
+        due
+    }
+
+    /// End a session without connection, or have its connection end first.
+    /// Whether there was one.
+    pub fn kick(&self, client_id: &str) -> bool {
+        let found = self.get(client_id);
+        if let Some(cell) = &found
+            && cell.session().is_connected()
+        {
+            cell.kick(Kick::Administrative);
+        }
+        found.is_some()
+    }
+
+    /// What has fallen due, and when to ask again.
+    pub fn on_time(&self, now: u64) -> (Vec<Due>, Option<u64>) {
+        let mut all = Vec::new();
+        loop {
+            let mut timers = lock(&self.timers);
+            let Some(first) = timers.first_entry() else {
+                return (all, None);
+            };
+            let (at, _) = *first.key();
+            if at > now {
+                return (all, Some(at));
+            }
+            let cell = first.remove().upgrade();
+            drop(timers);
+            let Some(cell) = cell else { continue };
+            let mut map = self.map();
+            let mut session = cell.session();
+            let due = session.on_time(now);
+            self.settle(&mut map, &cell, &session, &due);
+            drop(session);
+            drop(map);
+            if due.ended {
+                self.forget(&cell);
+            }
+            all.push(due);
+        }
+    }
+
+    /// After a session lost its connection or something fell due: take it out, or note when the
+    /// next thing falls due.
+    fn settle(
+        &self,
+        map: &mut HashMap<ByteString, Arc<Cell>>,
+        cell: &Arc<Cell>,
+        session: &Session,
+        due: &Due,
+    ) {
+        if due.ended {
+            if map
+                .get(&cell.client_id)
+                .is_some_and(|known| Arc::ptr_eq(known, cell))
+            {
+                map.remove(&cell.client_id);
+                metrics::sessions(map.len());
+            }
+        } else if let Some(at) = session.deadline() {
+            lock(&self.timers).insert((at, cell.key), Arc::downgrade(cell));
+            self.timer_changed.notify_one();
+        }
+    }
+
+    fn unschedule(&self, cell: &Cell, session: &Session) {
+        if let Some(at) = session.deadline() {
+            lock(&self.timers).remove(&(at, cell.key));
+        }
+    }
+
+    /// End the subscriptions of a session that is over.
+    fn forget(&self, cell: &Cell) {
+        let subscriptions = cell.session().subscriptions_mut().drain();
+        if let Some(shard) = self.shards.get(cell.shard) {
+            for (subscription, place) in subscriptions {
+                shard.unsubscribe(cell.key, &subscription, place);
+            }
+        }
+    }
+
+    fn presence(&self, cell: &Cell, shares: &[ShareId], presence: Presence) {
+        if let Some(shard) = self.shards.get(cell.shard) {
+            shard.presence(cell.key, shares, presence);
+        }
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<ByteString, Arc<Cell>>> {
+        lock(&self.by_client)
+    }
+}
+
+fn shares(session: &Session) -> Vec<ShareId> {
+    let places = session.subscriptions().iter().map(|(_, place)| place);
+    places
+        .filter_map(|place| match place {
+            Place::Share(share) => Some(share),
+            Place::Filter(_) => None,
+        })
+        .collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

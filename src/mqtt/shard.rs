@@ -1,0 +1,279 @@
+//! A shard: the sessions that share one link to the bus, and who of them wants what.
+//!
+//! Locks are taken in the order registry, table, session, and never across an await.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytestring::ByteString;
+use tokio::sync::Notify;
+
+use super::bus::{Bus, BusError, Delivery, FilterId, SessionKey, ShareId};
+use super::frame::Frame;
+use super::identity::Owner;
+use super::metrics;
+use super::session::Session;
+use super::session::subscriptions::Place;
+use super::shared::Presence;
+use super::topics::{Subscription, TopicFilter};
+
+/// A session where tasks can reach it.
+#[derive(Debug)]
+pub struct Cell {
+    /// Its key.
+    pub key: SessionKey,
+    /// Its shard.
+    pub shard: usize,
+    /// Its client id.
+    pub client_id: ByteString,
+    /// Whom it belongs to.
+    pub owner: Owner,
+    session: Mutex<Session>,
+    woken: AtomicBool,
+    wake: Notify,
+    kick: Mutex<Option<Kick>>,
+    kicked: Notify,
+    /// Notified when the connection has let the session go.
+    pub released: Notify,
+}
+
+/// Why a connection has to let its session go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kick {
+    /// Another connection takes the session over.
+    TakenOver,
+    /// An administrator ends the connection.
+    Administrative,
+}
+
+impl Cell {
+    /// The session, for a short while.
+    pub fn session(&self) -> MutexGuard<'_, Session> {
+        lock(&self.session)
+    }
+
+    /// Tell the connection that there is something to send.
+    pub fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Wait until there may be something to send. Cancel safe.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// What is queued from now on wakes again. To be called before the queue is looked at.
+    pub fn rearm(&self) {
+        self.woken.store(false, Ordering::Release);
+    }
+
+    /// Tell the connection to let go.
+    pub fn kick(&self, why: Kick) {
+        lock(&self.kick).get_or_insert(why);
+        self.kicked.notify_one();
+    }
+
+    /// Forget a kick that was for an earlier connection.
+    pub fn unkick(&self) {
+        *lock(&self.kick) = None;
+    }
+
+    /// Wait for a kick. Cancel safe.
+    pub async fn until_kicked(&self) -> Kick {
+        loop {
+            if let Some(why) = *lock(&self.kick) {
+                return why;
+            }
+            self.kicked.notified().await;
+        }
+    }
+}
+
+/// A shard.
+#[derive(Debug)]
+pub struct Shard {
+    index: usize,
+    bus: Bus,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    ids: HashMap<TopicFilter, FilterId>,
+    subscribers: HashMap<FilterId, HashMap<SessionKey, Arc<Cell>>>,
+    /// Members of shared groups.
+    members: HashMap<SessionKey, Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    cell: Arc<Cell>,
+    groups: usize,
+}
+
+impl Shard {
+    /// A shard without sessions.
+    pub fn new(index: usize, bus: Bus) -> Self {
+        Self {
+            index,
+            bus,
+            table: Mutex::default(),
+        }
+    }
+
+    /// A cell for a session of this shard.
+    pub fn cell(&self, session: Session, owner: Owner) -> Arc<Cell> {
+        Arc::new(Cell {
+            key: session.key(),
+            shard: self.index,
+            client_id: session.client_id().clone(),
+            owner,
+            session: Mutex::new(session),
+            woken: AtomicBool::new(false),
+            wake: Notify::new(),
+            kick: Mutex::new(None),
+            kicked: Notify::new(),
+            released: Notify::new(),
+        })
+    }
+
+    /// Subscribe a session that has not got this subscription yet.
+    ///
+    /// # Errors
+    /// As [`Bus::subscribe`].
+    pub fn subscribe(&self, cell: &Arc<Cell>, wanted: &Subscription) -> Result<Place, BusError> {
+        let mut table = lock(&self.table);
+        match wanted {
+            Subscription::Plain(filter) => {
+                let id = match table.ids.get(filter) {
+                    Some(&id) => id,
+                    None => {
+                        let id = self.bus.subscribe(self.index, filter)?;
+                        table.ids.insert(filter.clone(), id);
+                        id
+                    }
+                };
+                let subscribers = table.subscribers.entry(id).or_default();
+                subscribers.insert(cell.key, cell.clone());
+                Ok(Place::Filter(id))
+            }
+            Subscription::Shared(group) => {
+                let share = self
+                    .bus
+                    .share_join(self.index, group, cell.key, Presence::Online)?;
+                let member = table.members.entry(cell.key).or_insert_with(|| Member {
+                    cell: cell.clone(),
+                    groups: 0,
+                });
+                member.groups += 1;
+                Ok(Place::Share(share))
+            }
+        }
+    }
+
+    /// End a subscription of a session.
+    pub fn unsubscribe(&self, key: SessionKey, had: &Subscription, place: Place) {
+        let mut table = lock(&self.table);
+        match place {
+            Place::Filter(id) => {
+                let Some(subscribers) = table.subscribers.get_mut(&id) else {
+                    return;
+                };
+                subscribers.remove(&key);
+                if subscribers.is_empty() {
+                    table.subscribers.remove(&id);
+                    table.ids.remove(had.filter());
+                    self.bus.unsubscribe(self.index, id);
+                }
+            }
+            Place::Share(share) => {
+                self.bus.share_leave(share, key);
+                if let Some(member) = table.members.get_mut(&key) {
+                    member.groups -= 1;
+                    if member.groups == 0 {
+                        table.members.remove(&key);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Note that a session got or lost its connection.
+    pub fn presence(&self, key: SessionKey, shares: &[ShareId], presence: Presence) {
+        for &share in shares {
+            self.bus.share_presence(share, key, presence);
+        }
+    }
+
+    /// Give a delivery of the bus to the sessions it is for.
+    pub fn deliver(self: &Arc<Self>, delivery: &Delivery) {
+        let Some(frame) = Frame::parse(delivery.frame.clone()) else {
+            tracing::error!(shard = self.index, "the bus delivered what is no frame");
+            return;
+        };
+        let table = lock(&self.table);
+        let mut filters = delivery.filters();
+        match (filters.next(), filters.next()) {
+            (None, _) => {}
+            (Some(id), None) => {
+                for cell in table
+                    .subscribers
+                    .get(&id)
+                    .into_iter()
+                    .flat_map(HashMap::values)
+                {
+                    give(cell, &frame, [Place::Filter(id)]);
+                }
+            }
+            (Some(first), Some(second)) => {
+                let mut wanted: HashMap<SessionKey, (&Arc<Cell>, Vec<Place>)> = HashMap::new();
+                for id in [first, second].into_iter().chain(filters) {
+                    for cell in table
+                        .subscribers
+                        .get(&id)
+                        .into_iter()
+                        .flat_map(HashMap::values)
+                    {
+                        let (_, places) = wanted.entry(cell.key).or_insert((cell, Vec::new()));
+                        places.push(Place::Filter(id));
+                    }
+                }
+                for (cell, places) in wanted.into_values() {
+                    give(cell, &frame, places);
+                }
+            }
+        }
+        for (key, share) in delivery.shared() {
+            match table.members.get(&key) {
+                Some(member) => give(&member.cell, &frame, [Place::Share(share)]),
+                None => self.pass_on(share, &frame),
+            }
+        }
+    }
+
+    /// The chosen member of a group has gone: another one gets the message.
+    fn pass_on(self: &Arc<Self>, share: ShareId, frame: &Frame) {
+        let (shard, octets) = (self.clone(), frame.octets().clone());
+        tokio::spawn(async move {
+            let again = shard.bus.publish_to_share(shard.index, share, octets).await;
+            if let Err(error) = again {
+                tracing::error!(%error, "a message of a shared group found no member");
+            }
+        });
+    }
+}
+
+fn give(cell: &Cell, frame: &Frame, places: impl IntoIterator<Item = Place>) {
+    let taken = cell.session().deliver(frame, places);
+    metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
+    if taken.queued {
+        cell.wake();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
