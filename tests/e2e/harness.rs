@@ -12,7 +12,7 @@ pub mod tls;
 use std::time::{Duration, Instant};
 
 pub use broker::Broker;
-pub use tls::{End, Identity, Version};
+pub use tls::{End, Version};
 
 /// How long anything may take before the scenario fails. Long, for machines under load; nothing
 /// waits for it unless it fails.

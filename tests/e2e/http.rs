@@ -29,6 +29,8 @@ fn metrics_count_handshakes_and_refusals() {
         });
         counted.then_some(answer.text)
     });
+    let text_of = get(broker.admin, "/metrics").unwrap().headers;
+    assert!(text_of.contains("content-type: text/plain"), "{text_of}");
     let help = text.lines().filter(|l| l.starts_with("# HELP")).count();
     let kinds = text.lines().filter(|l| l.starts_with("# TYPE")).count();
     assert!(kinds > 0 && help == kinds, "each family is described");

@@ -70,8 +70,7 @@ impl Mosquitto<'_> {
         subscriber
     }
 
-    /// Start `mosquitto_sub` without waiting for anything.
-    pub fn start_subscriber(&self, arguments: &[&str]) -> Subscriber {
+    fn start_subscriber(&self, arguments: &[&str]) -> Subscriber {
         let mut command = self.command("mosquitto_sub");
         command
             .args(["-d", "-F", "message:%t|%q|%r|%p"])
@@ -79,11 +78,6 @@ impl Mosquitto<'_> {
         Subscriber {
             process: Process::spawn(&mut command),
         }
-    }
-
-    /// Run `mosquitto_sub` to its end.
-    pub fn subscribe_to_end(&self, arguments: &[&str]) -> Finished {
-        self.start_subscriber(arguments).process.finish()
     }
 
     fn command(&self, tool: &str) -> Command {

@@ -168,9 +168,4 @@ impl Mqtt {
     pub fn kind(&self) -> rustls::HandshakeKind {
         self.stream.kind()
     }
-
-    /// Drop the connection without DISCONNECT.
-    pub fn abort(self) {
-        self.stream.abort();
-    }
 }

@@ -264,11 +264,6 @@ impl TlsStream {
         }
     }
 
-    /// Drop the connection as a lost network would.
-    pub fn abort(self) {
-        drop(self.socket);
-    }
-
     fn flush(&mut self) -> Result<(), End> {
         while self.connection.wants_write() {
             if let Err(error) = self.connection.write_tls(&mut self.socket) {
