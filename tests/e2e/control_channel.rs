@@ -50,8 +50,11 @@ fn both_doors_answer_the_same() {
             .iter()
             .map(|(k, v)| (k.as_str(), v.as_str().unwrap()))
             .collect();
-        let http = without_names(api.call(action, &pairs).json());
-        let mqtt = without_names(admin.command(action, params.clone()));
+        let http = api.call(action, &pairs);
+        let mqtt = admin.command(action, params.clone());
+        assert_eq!(mqtt["Action"], action);
+        assert_eq!(mqtt["HttpStatus"], http.status, "{action} {params}");
+        let (http, mqtt) = (without_names(http.json()), without_names(mqtt));
         assert_eq!(http, mqtt, "{action} {params}");
     }
 }
@@ -222,5 +225,8 @@ fn without_names(mut answer: Value) -> Value {
     let fields = answer.as_object_mut().unwrap();
     fields.remove("RequestId");
     fields.remove("HostId");
+    // The answer over MQTT carries these besides.
+    fields.remove("Action");
+    fields.remove("HttpStatus");
     answer
 }
