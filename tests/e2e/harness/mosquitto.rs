@@ -70,6 +70,15 @@ impl Mosquitto<'_> {
         subscriber
     }
 
+    /// Subscribe, and leave in order once the SUBACK is there. (A signal is no way to say so:
+    /// mosquitto_sub handles it in the middle of whatever it does, and may hang.)
+    #[track_caller]
+    pub fn subscribe_and_leave(&self, arguments: &[&str]) {
+        let arguments = [&["-E"], arguments].concat();
+        let finished = self.start_subscriber(&arguments).process.finish();
+        assert_eq!(finished.code, 0, "{finished:?}");
+    }
+
     fn start_subscriber(&self, arguments: &[&str]) -> Subscriber {
         let mut command = self.command("mosquitto_sub");
         command
