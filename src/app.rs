@@ -5,6 +5,8 @@ pub mod dev_pki;
 mod development;
 mod gate;
 pub mod private_file;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
