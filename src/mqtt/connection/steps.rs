@@ -246,9 +246,9 @@ where
 }
 
 /// Whether the future is ready at once.
-async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output>
+async fn poll_once<F>(mut future: Pin<&mut F>) -> Poll<F::Output>
 where
-    F: ?Sized,
+    F: Future + ?Sized,
 {
     std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
