@@ -1,1 +1,322 @@
-//! (to come)
+//! The program put together: everything that is bound, opened, started and stopped.
+
+mod banner;
+pub mod dev_pki;
+mod development;
+mod gate;
+pub mod private_file;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::AuditLog;
+use crate::ca::id::InstanceId;
+use crate::config::Config;
+use crate::control::{Control, ControlParts, InstanceSettings};
+use crate::mqtt::broker::Broker;
+use crate::mqtt::hub::Hooks;
+use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+use crate::telemetry;
+use crate::tls::acceptor::GateAcceptor;
+use banner::Banner;
+use dev_pki::{DevPki, DevPkiError};
+use development::Registry;
+
+pub use gate::GateError;
+
+/// The broker, ready to serve: every socket is bound, everything that was kept is read.
+pub struct App {
+    banner: String,
+    control: Control,
+    admin: SocketAddr,
+    instances: Vec<Serving>,
+    metrics: Option<PrometheusHandle>,
+    grace: Duration,
+}
+
+/// An instance with everything it needs to serve.
+struct Serving {
+    id: InstanceId,
+    address: SocketAddr,
+    listener: TcpListener,
+    acceptor: GateAcceptor,
+    broker: Broker,
+}
+
+/// Why the broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("{what} cannot listen on {address}: {source}")]
+    Bind {
+        /// Which part wanted to.
+        what: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The development certificates cannot be made or used.
+    #[error(transparent)]
+    DevPki(#[from] DevPkiError),
+    /// The registry's database cannot be opened.
+    #[error("the registry cannot be opened: {0}")]
+    Store(#[from] crate::store::StoreError),
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] crate::audit::AuditError),
+    /// What is kept cannot be understood.
+    #[error("the registry cannot be loaded: {0}")]
+    Control(#[from] crate::control::start::OpenError),
+    /// A certificate or key of the configuration cannot be used.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    /// The bus below the sessions does not start.
+    #[error("the message bus does not start: {0}")]
+    Bus(#[from] crate::mqtt::bus::BusError),
+    /// A development CA cannot be registered.
+    #[error("the development CA {name} cannot be registered: {source}")]
+    Register {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: crate::control::ControlError,
+    },
+    /// The program was told to end while it started.
+    #[error("the start was interrupted")]
+    Interrupted,
+}
+
+impl App {
+    /// Bind and open everything that `config` names. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// What cannot be bound, opened or read.
+    pub async fn build(mut config: Config) -> Result<Self, StartError> {
+        let admin_listener = bind("the admin API", config.admin.listen).await?;
+        let mut listeners = Vec::new();
+        for instance in &config.instances {
+            listeners.push(bind("MQTT", instance.mqtt_listen).await?);
+        }
+        let metrics = telemetry::metrics::install();
+        let mut dev_pki = development::prepare(&mut config).await?;
+        let (control, registry) = open_control(&config).await?;
+        if let (Some(pki), Some(instance)) = (&mut dev_pki, config.instances.first()) {
+            development::register(&control, instance, pki, registry).await?;
+        }
+
+        let mut instances = Vec::new();
+        for (instance, listener) in config.instances.iter().zip(listeners) {
+            let address = local_address("MQTT", &listener, instance.mqtt_listen)?;
+            let acceptor = gate::acceptor(&control, instance, &config.tls)?;
+            let broker = Broker::start(instance.mqtt.clone(), hooks(&control)).await?;
+            instances.push(Serving {
+                id: instance.id.clone(),
+                address,
+                listener,
+                acceptor,
+                broker,
+            });
+        }
+        let admin = local_address("the admin API", &admin_listener, config.admin.listen)?;
+        if let Some(pki) = &mut dev_pki {
+            pki.set_endpoint(&format!("http://{admin}"))?;
+        }
+        let banner = banner(&config, &instances, admin, dev_pki.as_ref());
+        Ok(Self {
+            banner,
+            control,
+            admin,
+            instances,
+            metrics,
+            grace: config.shutdown_grace,
+        })
+    }
+
+    /// What to tell whoever started it: addresses, directories, and in the development mode
+    /// what to try next.
+    pub fn banner(&self) -> &str {
+        &self.banner
+    }
+
+    /// Where the admin API really listens.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Where an instance really listens for MQTT over TLS.
+    pub fn mqtt_address(&self, instance: &InstanceId) -> Option<SocketAddr> {
+        let mut all = self.instances.iter();
+        all.find(|serving| serving.id == *instance)
+            .map(|serving| serving.address)
+    }
+
+    /// The handle to read and change trust.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Serve until `shutdown` is cancelled, then end what is connected within the grace time.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let tasks = TaskTracker::new();
+        for serving in self.instances {
+            let shutdown = shutdown.clone();
+            tasks.spawn(async move {
+                let Serving {
+                    id,
+                    address,
+                    listener,
+                    acceptor,
+                    broker,
+                } = serving;
+                tracing::info!(instance = %id, %address, "serving MQTT over TLS");
+                broker.serve(listener, acceptor, shutdown).await;
+            });
+        }
+        if let Some(metrics) = self.metrics {
+            tokio::spawn(
+                shutdown
+                    .clone()
+                    .run_until_cancelled_owned(keep_metrics(metrics)),
+            );
+        }
+        tasks.close();
+        shutdown.cancelled().await;
+        let drained = async {
+            tasks.wait().await;
+            self.control.close().await;
+        };
+        // Each part has the grace time for what it serves; a little more is for what is after.
+        match tokio::time::timeout(self.grace + AFTER_GRACE, drained).await {
+            Ok(()) => tracing::info!("ended in order"),
+            Err(_) => tracing::warn!("not everything ended within the grace time"),
+        }
+    }
+}
+
+/// What a broker tells the rest of the program.
+fn hooks(control: &Control) -> Hooks {
+    let control = control.clone();
+    Hooks {
+        commands: None,
+        on_admitted: Arc::new(move |peer| control.device_admitted(peer)),
+    }
+}
+
+/// Histograms keep every sample until this is called.
+async fn keep_metrics(metrics: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(METRICS_UPKEEP);
+    loop {
+        ticks.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Bind {
+            what,
+            address,
+            source,
+        })
+}
+
+fn local_address(
+    what: &'static str,
+    listener: &TcpListener,
+    address: SocketAddr,
+) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|source| StartError::Bind {
+        what,
+        address,
+        source,
+    })
+}
+
+/// Open what is kept, and read it into the gate's registries.
+async fn open_control(config: &Config) -> Result<(Control, Registry), StartError> {
+    let database = config.data_dir.join(DATABASE);
+    let audit_path = config.audit_path.clone();
+    let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+        let store = SqliteStore::open(&database)?;
+        let audit = AuditLog::open(&audit_path, now_ms())?;
+        Ok((store, audit))
+    });
+    let (store, audit) = opened.await.map_err(|_| StartError::Interrupted)??;
+    let registry = match store.head().await? {
+        0 => Registry::New,
+        _ => Registry::Kept,
+    };
+    let mut instances = Vec::new();
+    for instance in &config.instances {
+        let admin_ca = config.admin.control_channel.as_ref();
+        let admin_ca = admin_ca.map(|channel| gate::admin_ca(&channel.ca));
+        instances.push(InstanceSettings {
+            id: instance.id.clone(),
+            account: instance.account.clone(),
+            same_key: instance.same_key,
+            on_inactivate: instance.on_inactivate,
+            admin_cas: admin_ca.transpose()?.into_iter().collect(),
+        });
+    }
+    let control = Control::open(ControlParts {
+        store: Arc::new(store),
+        audit,
+        instances,
+        settings: config.registry.clone(),
+        clock: Arc::new(SystemTime::now),
+    })
+    .await?;
+    Ok((control, registry))
+}
+
+fn banner(
+    config: &Config,
+    instances: &[Serving],
+    admin: SocketAddr,
+    dev_pki: Option<&DevPki>,
+) -> String {
+    let addresses: Vec<(InstanceId, SocketAddr)> = instances
+        .iter()
+        .map(|serving| (serving.id.clone(), serving.address))
+        .collect();
+    let program = banner::program();
+    let ca_a = dev_pki.map(|pki| pki.certificate("ca-a"));
+    let sn = ca_a.and_then(|path: PathBuf| development::serial_number(&path));
+    Banner {
+        instances: &addresses,
+        admin,
+        data_dir: &config.data_dir,
+        certs_dir: dev_pki.map(DevPki::directory),
+        ca_a_sn: sn.as_deref(),
+        program: &program,
+    }
+    .render()
+}
+
+fn now_ms() -> i64 {
+    // A clock before 1970 makes every certificate invalid, which is the safe side.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_millis()).ok())
+        .unwrap_or(i64::MAX)
+}
+
+/// The registry's database in the data directory.
+const DATABASE: &str = "registry.db";
+
+/// How often the metrics are compacted.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// What the changes of trust that are under way may take after the connections have ended.
+const AFTER_GRACE: Duration = Duration::from_secs(2);

@@ -1,8 +1,32 @@
 //! The audit log: append-only JSON lines, each bound to the one before by a hash chain.
+//!
+//! A line is a JSON object: `seq` (from 1, without gaps), `time` (RFC 3339, UTC, milliseconds),
+//! `prev` (SHA-256 of the line before, as it stands in the file; zeros in the first), `open`
+//! (`seq` of the oldest intent that has no outcome after this line, or 0), the fields of
+//! [`Event`], and last `hash`: SHA-256 of the same line without the member `hash`. To check a
+//! line without this program:
+//! `sed 's/,"hash":"[0-9a-f]*"}$/}/' LINE | tr -d '\n' | sha256sum`.
+//!
+//! The chain shows any change, removal or reordering before its last line. Whoever can write
+//! the file can still cut its end off, or compute a whole new chain: against that, note the
+//! [`Verified::head`] elsewhere from time to time.
+
+mod record;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod writer;
 
 use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, oneshot};
+
+pub use self::verify::verify;
+use self::writer::{Request, Writer};
 
 /// Who asked, through which door.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,15 +61,19 @@ pub enum Phase {
 /// What is recorded of one step of one change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
+    /// Which step.
     pub phase: Phase,
+    /// Who asked.
     pub origin: Origin,
     /// The operation's name in the API, such as `InactivateCaCertificate`.
     pub action: String,
+    /// The instance, where there is one.
     pub instance: Option<String>,
     /// What it was about: `ca:<sn>`, `device:<ca sn>/<serial>`, or empty.
     pub subject: String,
-    /// State before and after, where the action changes a state.
+    /// State before, where the action changes a state.
     pub before: Option<String>,
+    /// State after, where the action changes a state.
     pub after: Option<String>,
     /// The API error code of a refusal or failure.
     pub code: Option<String>,
@@ -59,15 +87,21 @@ pub enum AuditError {
     /// The file cannot be read or written.
     #[error("the audit log {path} cannot be {doing}: {source}")]
     Io {
+        /// The file.
         path: String,
+        /// What could not be done to it, as a participle.
         doing: &'static str,
+        /// Why.
         source: std::io::Error,
     },
     /// The chain does not hold.
     #[error("the audit log {path} is broken at line {line}: {what}")]
     Broken {
+        /// The file.
         path: String,
+        /// The first line that does not hold, counted from 1.
         line: u64,
+        /// What is wrong with it.
         what: String,
     },
     /// The writer has stopped.
@@ -75,40 +109,84 @@ pub enum AuditError {
     Closed,
 }
 
-/// The open audit log.
-pub struct AuditLog {}
-
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
+    /// Number of records.
     pub records: u64,
-    /// Hash of the last record, to be compared with one noted elsewhere.
+    /// Hash of the last record, to be compared with one noted elsewhere; zeros if there is none.
     pub head: String,
 }
 
+/// The open audit log. Dropping it finishes what waits and closes the file.
+pub struct AuditLog {
+    requests: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+    slots: Arc<Semaphore>,
+}
+
 impl AuditLog {
-    /// Open or create the log (mode 0600) and give the intents that have no outcome yet.
+    /// Open or create the log (mode 0600) and give the intents that have no outcome yet, oldest
+    /// first. An outcome is the next record with another phase of the same request id, action
+    /// and subject.
+    ///
+    /// Reads from the end of the file only: back to the oldest open intent, and at least 256 KiB.
     ///
     /// # Errors
     /// If the file cannot be used or its last records do not hold together. A last line that
     /// a power cut left incomplete is cut off, and a record says so.
-    pub fn open(_path: &Path, _now_ms: i64) -> Result<(Self, Vec<Event>), AuditError> {
-        todo!()
+    pub fn open(path: &Path, now_ms: i64) -> Result<(Self, Vec<Event>), AuditError> {
+        let (writer, open_intents) = Writer::open(path, now_ms)?;
+        let (requests, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("audit-writer".to_owned())
+            .spawn(move || writer.run(&receiver))
+            .map_err(|source| AuditError::Io {
+                path: path.display().to_string(),
+                doing: "given a thread",
+                source,
+            })?;
+        let log = Self {
+            requests: Some(requests),
+            thread: Some(thread),
+            slots: Arc::new(Semaphore::new(MAX_WAITING)),
+        };
+        Ok((log, open_intents))
     }
 
-    /// Append the event; durable when it returns.
+    /// Append the event; durable when it returns. Once the future was polled, the record is
+    /// written even if the future is dropped.
+    ///
+    /// A field longer than 1,024 octets is cut, and says so.
     ///
     /// # Errors
-    /// If it could not be made durable.
-    pub async fn record(&self, _now_ms: i64, _event: Event) -> Result<(), AuditError> {
-        todo!()
+    /// If it could not be made durable; the log goes on when the cause is gone.
+    pub async fn record(&self, now_ms: i64, event: Event) -> Result<(), AuditError> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        let slot = slot.map_err(|_| AuditError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Record {
+            now_ms,
+            event: Box::new(event),
+            answer,
+            _slot: slot,
+        };
+        let requests = self.requests.as_ref().ok_or(AuditError::Closed)?;
+        requests.send(request).map_err(|_| AuditError::Closed)?;
+        answered.await.unwrap_or(Err(AuditError::Closed))
     }
 }
 
-/// Check the whole chain of the file at `path`.
-///
-/// # Errors
-/// [`AuditError::Broken`] names the first line that does not hold.
-pub fn verify(_path: &Path) -> Result<Verified, AuditError> {
-    todo!()
+impl Drop for AuditLog {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the audit log's thread had panicked");
+        }
+    }
 }
+
+/// How many records may wait for the writer.
+const MAX_WAITING: usize = 1024;

@@ -1,5 +1,13 @@
 //! The core: what a CA certificate, a device certificate and their states are, which change is
-//! allowed, which path is acceptable. No I/O, no clock, no random source.
+//! allowed, which path is acceptable. No I/O, no clock, no random source: the time is an argument.
 
+pub mod certificate;
+pub mod error;
 pub mod id;
 pub mod lifecycle;
+pub mod path;
+pub mod registry;
+pub mod topology;
+
+#[cfg(test)]
+mod tests;

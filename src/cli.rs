@@ -1,1 +1,115 @@
-//! (to come)
+//! The command line.
+
+pub mod audit;
+pub mod pki;
+pub mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::app::StartError;
+use crate::app::dev_pki::DevPkiError;
+use crate::config::ConfigError;
+use crate::telemetry::TelemetryError;
+
+/// A TLS MQTT broker whose gate is the certificate authority.
+///
+/// Without a command it serves in development mode: certificates, registry and access key are
+/// made on the first start, and what to try next is printed.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, about, long_about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker.
+    Serve(serve::ServeArgs),
+    /// Make certificates for development.
+    #[command(subcommand)]
+    Pki(pki::PkiCommand),
+    /// Look after the audit log.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+}
+
+/// Why a command did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The configuration is bad.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log could not be set up.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The broker could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The development certificates could not be made.
+    #[error(transparent)]
+    DevPki(#[from] DevPkiError),
+    /// The audit log does not hold, or cannot be read.
+    #[error(transparent)]
+    Audit(#[from] crate::audit::AuditError),
+    /// The system refused something the process needs.
+    #[error("{what}: {source}")]
+    System {
+        /// What was wanted.
+        what: &'static str,
+        /// Why it could not be had.
+        source: std::io::Error,
+    },
+}
+
+impl CliError {
+    /// The exit code that scripts see: 64 for a bad configuration, otherwise 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 64,
+            Self::Telemetry(_)
+            | Self::Start(_)
+            | Self::DevPki(_)
+            | Self::Audit(_)
+            | Self::System { .. } => 1,
+        }
+    }
+}
+
+impl Cli {
+    /// Carry out the command.
+    ///
+    /// # Errors
+    /// Why it did not succeed.
+    pub fn run(self) -> Result<ExitCode, CliError> {
+        match self
+            .command
+            .unwrap_or_else(|| Command::Serve(serve::ServeArgs::default()))
+        {
+            Command::Serve(arguments) => serve::run(arguments),
+            Command::Pki(command) => pki::run(command),
+            Command::Audit(command) => audit::run(command),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn configuration_file_excludes_development_certificates() {
+        let both = ["portcullis", "serve", "--config", "x", "--certs-dir", "y"];
+        assert!(Cli::try_parse_from(both).is_err());
+        assert!(Cli::try_parse_from(["portcullis"]).is_ok());
+    }
+}

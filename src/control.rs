@@ -1,309 +1,300 @@
 //! The one way to change trust. HTTP, the in-broker channel, the command line and start-up all
 //! go through it.
+//!
+//! A change is planned, its intent audited, then carried out. Toward deny: in memory first (no
+//! handshake completes from then on), then on disk, then the live connections end. Toward allow:
+//! on disk first. Then the outcome is audited and the call answered. Changes are made one after
+//! the other, each in a task of its own that goes on if its caller goes away.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+mod ca;
+mod change;
+mod device;
+pub mod error;
+mod ledger;
+pub mod start;
+mod view;
+mod watch;
 
-use crate::ca::id::{AccessKeyId, AccountId, CaId, CertSerial, InstanceId, RequestId};
-use crate::ca::lifecycle::Status;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Through which door a call came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// The signed HTTP API.
-    Http,
-    /// The control topic inside the broker.
-    Mqtt,
-    /// A command run on the host itself.
-    Host,
-    /// The broker itself, such as the development set-up.
-    System,
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::{AuditLog, Event, Origin, Phase};
+use crate::ca::certificate::CaCertificate;
+use crate::ca::id::{AccountId, InstanceId};
+use crate::ca::registry::Registry;
+use crate::ca::topology::SameKey;
+use crate::store::Store;
+use crate::tls::live::LivePeers;
+use crate::tls::peer::VerifiedPeer;
+
+use self::change::Turn;
+pub use self::error::{CaRefusal, ControlError};
+use self::ledger::Ledger;
+pub use self::view::{
+    CaView, Caller, Changed, DeviceView, Door, Effective, Page, PageRequest, Principal,
+};
+
+/// What becomes of live sessions when their CA or device is inactivated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnInactivate {
+    /// They end.
+    #[default]
+    Cut,
+    /// They go on until they end by themselves; new ones are refused all the same.
+    Keep,
 }
 
-/// Who calls, as proved by a signature or a handshake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Principal {
-    /// The holder of an access key.
-    AccessKey(AccessKeyId),
-    /// The holder of an administrator's certificate.
-    Certificate {
-        ca_sn: CertSerial,
-        serial: CertSerial,
-    },
-    /// An operator on the host.
-    Host(String),
-    /// The broker itself.
-    System,
-}
-
-/// One call: who, from where, under which name.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    pub principal: Principal,
-    /// The account on whose behalf the call is made.
+/// An instance as the configuration describes it.
+#[derive(Debug)]
+pub struct InstanceSettings {
+    /// Its name.
+    pub id: InstanceId,
+    /// The account that owns it.
     pub account: AccountId,
-    pub door: Door,
-    pub address: Option<SocketAddr>,
-    pub request_id: RequestId,
+    /// What one inactive certificate means for others of the same key.
+    pub same_key: SameKey,
+    /// What becomes of live sessions.
+    pub on_inactivate: OnInactivate,
+    /// CAs whose certificates make administrators.
+    pub admin_cas: Vec<CaCertificate>,
 }
 
-/// A registered CA as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CaView {
-    pub instance: InstanceId,
-    pub id: CaId,
-    pub sn: CertSerial,
-    pub name: String,
-    pub pem: String,
-    pub verification_pem: Option<String>,
-    pub register_code: Option<String>,
-    /// Unix seconds.
-    pub not_before: i64,
-    /// Unix seconds.
-    pub not_after: i64,
-    /// Own state.
-    pub status: Status,
-    /// Own state, that of its siblings of the same key, and that of the CAs above it.
-    pub effective: Effective,
-    /// Subject in RFC 4514 form.
-    pub subject: String,
-    pub registered_at_ms: i64,
+/// Limits and lifetimes.
+#[derive(Debug, Clone)]
+pub struct ControlSettings {
+    /// How long a register code is good. Default: 24 hours.
+    pub register_code_lifetime: Duration,
+    /// Unused register codes an instance may have; the oldest give way. Default: 1,000.
+    pub max_register_codes: usize,
+    /// CA certificates an instance may have. Default: 100,000.
+    pub max_cas: usize,
+    /// Device certificates that are recorded for an instance. Default: 1,000,000.
+    pub max_devices: usize,
 }
 
-/// Whether a CA admits devices now, and if not, why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effective {
-    /// It is inactive itself.
-    Inactive,
-    /// Another certificate of the same subject and key is inactive.
-    InactiveSibling { sn: CertSerial },
-    /// A registered CA above it is off.
-    InactiveAbove { sn: CertSerial },
-    /// Its dates do not hold.
-    OutsideValidity,
-    /// It admits devices.
-    Active,
+impl Default for ControlSettings {
+    fn default() -> Self {
+        Self {
+            register_code_lifetime: Duration::from_secs(24 * 3600),
+            max_register_codes: 1_000,
+            max_cas: 100_000,
+            max_devices: 1_000_000,
+        }
+    }
 }
 
-/// A recorded device certificate as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceView {
-    pub instance: InstanceId,
-    pub ca_sn: CertSerial,
-    pub serial: CertSerial,
-    /// Common name, or empty.
-    pub name: String,
-    pub pem: String,
-    /// Unix seconds.
-    pub not_before: i64,
-    /// Unix seconds.
-    pub not_after: i64,
-    pub status: Status,
-    pub first_seen_ms: i64,
+/// Tells the time; tests bring their own.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// What [`Control::open`] is made of.
+pub struct ControlParts {
+    /// The kept records.
+    pub store: Arc<dyn Store>,
+    /// The audit log, and the intents in it that have no outcome.
+    pub audit: (AuditLog, Vec<Event>),
+    /// The instances of this process; at least one.
+    pub instances: Vec<InstanceSettings>,
+    /// Limits and lifetimes.
+    pub settings: ControlSettings,
+    /// The clock.
+    pub clock: Clock,
 }
 
-/// One page of a listing, oldest registration first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page<T> {
-    pub items: Vec<T>,
-    /// Number of records on all pages.
-    pub total: usize,
-}
-
-/// Which page, counted from 1, of how many entries (1 to 100).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PageRequest {
-    pub number: usize,
-    pub size: usize,
-}
-
-/// What a change of state did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
-    /// The canonical serial number of what was changed.
-    pub sn: CertSerial,
-    /// `false` if it already was in that state.
-    pub changed: bool,
-    /// Live sessions that were ended.
-    pub sessions_ended: usize,
-}
-
-/// Why a CA certificate cannot be registered.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CaRefusal {
-    #[error("the PEM cannot be read: {0}")]
-    Pem(String),
-    #[error("the certificate cannot be parsed: {0}")]
-    Der(String),
-    #[error("it is not a CA certificate: basicConstraints must have CA:TRUE")]
-    NotCa,
-    #[error("its key usage does not allow signing certificates (keyCertSign)")]
-    NoKeyCertSign,
-    #[error("it is outside its validity period")]
-    OutsideValidity,
-    #[error("its key or signature is too weak: {0}")]
-    Weak(String),
-    #[error("the verification certificate is not signed by the CA's key")]
-    VerificationNotSigned,
-    #[error("the verification certificate is outside its validity period")]
-    VerificationOutsideValidity,
-}
-
-/// Why a call was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    /// A parameter is missing or wrong; the text says which and how.
-    #[error("{0}")]
-    Parameter(String),
-    #[error("there is no instance {0}")]
-    InstanceNotFound(String),
-    #[error("account {account} does not own instance {instance}")]
-    NotOwner {
-        account: AccountId,
-        instance: InstanceId,
-    },
-    #[error("{0} is not allowed")]
-    PermissionDenied(String),
-    #[error("no CA certificate with serial number {0}")]
-    CaNotFound(String),
-    #[error("no device certificate with serial number {0}")]
-    DeviceNotFound(String),
-    #[error(
-        "the register code in the verification certificate is not one of this instance, or has expired"
-    )]
-    RegisterCodeUnknown,
-    #[error("the register code has been used")]
-    RegisterCodeUsed,
-    #[error("the instance already has {0} CA certificates, the most it may have")]
-    TooManyCas(usize),
-    #[error("the CA certificate cannot be registered: {0}")]
-    CaRefused(#[from] CaRefusal),
-    #[error("serial number {0} is already registered")]
-    SnNotUnique(CertSerial),
-    /// The change is in force in memory, but a restart would lose it.
-    #[error("the CA or device is denied now, but the change could not be made durable: {0}")]
-    NotDurable(String),
-    /// Nothing was changed.
-    #[error("nothing was changed: {0}")]
-    Internal(String),
-    /// The broker is shutting down.
-    #[error("the broker is shutting down")]
-    ShuttingDown,
-}
-
-/// The handle to change and read trust. Cheap to clone; a change goes on if its caller goes away.
+/// The handle to change and read trust. Cheap to clone.
 #[derive(Clone)]
-pub struct Control(#[allow(dead_code)] Arc<Inner>);
+pub struct Control(Arc<Inner>);
 
-struct Inner {}
+struct Inner {
+    instances: HashMap<InstanceId, Instance>,
+    settings: ControlSettings,
+    clock: Clock,
+    store: Arc<dyn Store>,
+    audit: AuditLog,
+    ledger: RwLock<Ledger>,
+    /// Held while a change is made.
+    turn: Mutex<Turn>,
+    /// Whether everything denied in memory is denied on disk, too.
+    durable: AtomicBool,
+    seen: mpsc::Sender<VerifiedPeer>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+pub(crate) struct Instance {
+    id: InstanceId,
+    account: AccountId,
+    on_inactivate: OnInactivate,
+    registry: Arc<Registry>,
+    peers: Arc<LivePeers>,
+}
 
 type Answer<T> = Result<T, ControlError>;
 
-#[allow(unused_variables)]
 impl Control {
-    /// A new register code for the account's instance: single use, with a lifetime.
-    pub async fn register_code(&self, caller: &Caller, instance: &str) -> Answer<String> {
-        todo!()
+    /// The gate's registry of an instance.
+    pub fn registry(&self, instance: &InstanceId) -> Option<Arc<Registry>> {
+        let instance = self.0.instances.get(instance)?;
+        Some(Arc::clone(&instance.registry))
     }
 
-    /// Register a CA with proof that the caller holds its key: `verification_pem` is a
-    /// certificate signed by it with the register code as common name.
-    pub async fn register_ca(
-        &self,
-        caller: &Caller,
-        instance: &str,
-        name: &str,
-        ca_pem: &str,
-        verification_pem: &str,
-    ) -> Answer<CertSerial> {
-        todo!()
+    /// The connected peers of an instance.
+    pub fn peers(&self, instance: &InstanceId) -> Option<Arc<LivePeers>> {
+        let instance = self.0.instances.get(instance)?;
+        Some(Arc::clone(&instance.peers))
     }
 
-    /// Register a CA without proof of possession; only for [`Door::Host`] and [`Door::System`].
-    pub async fn register_ca_unproved(
-        &self,
-        caller: &Caller,
-        instance: &str,
-        name: &str,
-        ca_pem: &str,
-    ) -> Answer<CertSerial> {
-        todo!()
+    /// The account that owns an instance.
+    pub fn owner(&self, instance: &InstanceId) -> Option<AccountId> {
+        Some(self.0.instances.get(instance)?.account.clone())
     }
 
-    pub async fn get_ca(&self, caller: &Caller, instance: &str, sn: &str) -> Answer<CaView> {
-        todo!()
-    }
-
-    pub async fn list_cas(
-        &self,
-        caller: &Caller,
-        instance: &str,
-        page: PageRequest,
-    ) -> Answer<Page<CaView>> {
-        todo!()
-    }
-
-    /// Switch a CA off or on. When it returns `Ok`, the state is in force on every thread and on disk.
-    pub async fn set_ca_status(
-        &self,
-        caller: &Caller,
-        instance: &str,
-        sn: &str,
-        status: Status,
-    ) -> Answer<Changed> {
-        todo!()
-    }
-
-    /// Delete a CA with the device certificates recorded under it.
-    pub async fn delete_ca(&self, caller: &Caller, instance: &str, sn: &str) -> Answer<Changed> {
-        todo!()
-    }
-
-    /// Device certificates of the instance; only those of one CA if `ca_sn` is given.
-    pub async fn list_devices(
-        &self,
-        caller: &Caller,
-        instance: &str,
-        ca_sn: Option<&str>,
-        page: PageRequest,
-    ) -> Answer<Page<DeviceView>> {
-        todo!()
-    }
-
-    pub async fn get_device(
-        &self,
-        caller: &Caller,
-        instance: &str,
-        ca_sn: &str,
-        device_sn: &str,
-    ) -> Answer<DeviceView> {
-        todo!()
-    }
-
-    pub async fn set_device_status(
-        &self,
-        caller: &Caller,
-        instance: &str,
-        ca_sn: &str,
-        device_sn: &str,
-        status: Status,
-    ) -> Answer<Changed> {
-        todo!()
-    }
-
-    /// Forget a device certificate; it is recorded again, as active, at its next connection.
-    pub async fn delete_device(
-        &self,
-        caller: &Caller,
-        instance: &str,
-        ca_sn: &str,
-        device_sn: &str,
-    ) -> Answer<Changed> {
-        todo!()
-    }
-
-    /// Whether trust can be read and changed: registry loaded, store and audit log writable.
+    /// Whether trust can be changed and every change is durable.
     pub fn is_ready(&self) -> bool {
-        todo!()
+        self.0.durable.load(Ordering::Acquire) && !self.0.closing.is_cancelled()
+    }
+
+    /// Finish the changes that are under way and take no more.
+    pub async fn close(&self) {
+        self.0.closing.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Run a change to its end, whatever becomes of the caller.
+    async fn detached<T, F>(&self, change: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Answer<T>> + Send + 'static,
+    {
+        if self.0.closing.is_cancelled() {
+            return Err(ControlError::ShuttingDown);
+        }
+        match self.0.tasks.spawn(change).await {
+            Ok(answer) => answer,
+            Err(error) => Err(ControlError::Internal(format!(
+                "the change panicked: {error}"
+            ))),
+        }
     }
 }
+
+impl Inner {
+    fn now(&self) -> i64 {
+        self.now_ms().div_euclid(1000)
+    }
+
+    fn now_ms(&self) -> i64 {
+        // A clock before 1970 makes every certificate invalid, which is the safe side.
+        (self.clock)()
+            .duration_since(UNIX_EPOCH)
+            .ok()
+            .and_then(|since| i64::try_from(since.as_millis()).ok())
+            .unwrap_or(i64::MAX)
+    }
+
+    fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {
+        self.ledger.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ledger_mut(&self) -> RwLockWriteGuard<'_, Ledger> {
+        self.ledger.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The instance, if it exists and the caller's account owns it.
+    fn authorize(&self, caller: &Caller, instance: &str) -> Answer<&Instance> {
+        let found = instance
+            .parse::<InstanceId>()
+            .ok()
+            .and_then(|id| self.instances.get(&id))
+            .ok_or_else(|| ControlError::InstanceNotFound(instance.chars().take(64).collect()))?;
+        match caller.door {
+            Door::System => Ok(found),
+            Door::Http | Door::Mqtt | Door::Host if caller.account == found.account => Ok(found),
+            Door::Http | Door::Mqtt | Door::Host => Err(ControlError::NotOwner {
+                account: caller.account.clone(),
+                instance: found.id.clone(),
+            }),
+        }
+    }
+
+    async fn record(&self, record: &Record<'_>, phase: Phase, outcome: Outcome) -> Answer<()> {
+        let event = Event {
+            phase,
+            origin: origin(record.caller),
+            action: record.action.to_owned(),
+            instance: Some(record.instance.chars().take(64).collect()),
+            subject: record.subject.clone(),
+            before: record.before.map(str::to_owned),
+            after: record.after.map(str::to_owned),
+            code: outcome.code,
+            detail: outcome.detail,
+        };
+        self.audit
+            .record(self.now_ms(), event)
+            .await
+            .map_err(|error| ControlError::Internal(error.to_string()))
+    }
+}
+
+/// What the audit log says of a change in all of its phases.
+pub(crate) struct Record<'a> {
+    caller: &'a Caller,
+    action: &'static str,
+    instance: &'a str,
+    subject: String,
+    before: Option<&'static str>,
+    after: Option<&'static str>,
+}
+
+/// What the audit log says of one phase.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    code: Option<String>,
+    detail: Option<String>,
+}
+
+impl Outcome {
+    fn detail(detail: impl Into<String>) -> Self {
+        Self {
+            code: None,
+            detail: Some(detail.into()),
+        }
+    }
+
+    fn error(error: &ControlError) -> Self {
+        Self {
+            code: Some(error.name().to_owned()),
+            detail: Some(error.to_string()),
+        }
+    }
+}
+
+fn origin(caller: &Caller) -> Origin {
+    Origin {
+        principal: match &caller.principal {
+            Principal::AccessKey(id) => format!("access_key:{id}"),
+            Principal::Certificate { ca_sn, serial } => format!("certificate:{ca_sn}/{serial}"),
+            Principal::Host(user) => format!("host:{user}"),
+            Principal::System => "system".to_owned(),
+        },
+        door: match caller.door {
+            Door::Http => "http",
+            Door::Mqtt => "mqtt",
+            Door::Host => "host",
+            Door::System => "system",
+        }
+        .to_owned(),
+        address: caller.address.map(|address| address.to_string()),
+        request_id: caller.request_id.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

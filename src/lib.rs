@@ -11,3 +11,6 @@ pub mod mqtt;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+
+#[cfg(test)]
+mod testing;

@@ -2,6 +2,8 @@
 //!
 //! Nothing outside this module knows which database keeps them.
 
+pub(crate) mod files;
+mod migrations;
 pub mod sqlite;
 
 use std::future::Future;
@@ -68,19 +70,24 @@ pub struct RegisterCodeRecord {
     pub used: bool,
 }
 
-/// One change to the kept records.
+/// One change to the kept records. Those of one commit take effect in their order; removing what
+/// is not there changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Insert the CA, or replace the one with the same id.
     PutCa(CaRecord),
-    /// Remove the CA.
+    /// Remove the CA, and with it the devices that are listed under it.
     DeleteCa(CaId),
-    /// Insert the device, or replace the one of the same instance, issuer and serial.
+    /// Insert the device, or replace the one of the same instance, issuer and serial. The CA it
+    /// is listed under must be there.
     PutDevice(DeviceRecord),
     /// Remove the device.
     DeleteDevice {
+        /// The instance it is recorded for.
         instance: InstanceId,
+        /// The authority that issued it.
         issuer: CaKeyId,
+        /// Its serial number.
         serial: CertSerial,
     },
     /// Insert the register code, or replace it.
@@ -94,8 +101,11 @@ pub enum Change {
 pub struct Snapshot {
     /// Number of the last commit in it; 0 for an empty store.
     pub seq: u64,
+    /// CA certificates.
     pub cas: Vec<CaRecord>,
+    /// Device certificates; the CA of each is among `cas`.
     pub devices: Vec<DeviceRecord>,
+    /// Register codes, used ones too.
     pub register_codes: Vec<RegisterCodeRecord>,
 }
 
@@ -104,11 +114,30 @@ pub struct Snapshot {
 pub enum StoreError {
     /// Another writer committed first; read a new snapshot.
     #[error("the store is at revision {head}, the change was made for revision {expected}")]
-    Conflict { expected: u64, head: u64 },
+    Conflict {
+        /// The revision the change was made for.
+        expected: u64,
+        /// The revision at its turn.
+        head: u64,
+    },
     /// The data directory or the database file cannot be used as it is.
     #[error("{what}")]
-    Unusable { what: String },
-    /// The database failed.
+    Unusable {
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// A record that is no record: found when reading, or refused when writing.
+    #[error("table {table}, {row}: {what}")]
+    Corrupt {
+        /// Its table.
+        table: &'static str,
+        /// Which row, such as `rowid 7`.
+        row: String,
+        /// What is wrong with it, beginning with the column where there is one.
+        what: String,
+    },
+    /// The database failed. Nothing was changed for now, but if it was the final write that
+    /// failed, a crash may bring the change back.
     #[error("the database failed: {0}")]
     Database(#[from] rusqlite::Error),
     /// The writer has stopped.
@@ -124,16 +153,22 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// `seq` is dense, starts at 1 with the first commit, and is written in the same transaction
 /// as the change it numbers.
 pub trait Store: Send + Sync + 'static {
-    /// All records, and the number of the last commit in them.
+    /// All records, oldest first, and the number of the last commit in them. Commits go on
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] names a record that cannot be read; none is ever left out.
     fn snapshot(&self) -> StoreFuture<'_, Snapshot>;
 
     /// The number of the last commit.
     fn head(&self) -> StoreFuture<'_, u64>;
 
-    /// Apply the changes as one commit and give its number; durable when it returns.
+    /// Apply the changes as one commit and give its number; durable when it returns. Once the
+    /// future was polled, the commit goes on if the future is dropped.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if the head is not `expected`; nothing is changed then.
+    /// [`StoreError::Conflict`] if the head is not `expected`, [`StoreError::Corrupt`] for a
+    /// record that could not be read back; nothing is changed then.
     fn commit(&self, expected: u64, changes: Vec<Change>) -> StoreFuture<'_, u64>;
 
     /// Resolves once something newer than `after` is committed, by this process or by a hand

@@ -3,3 +3,8 @@
 pub mod acceptor;
 pub mod live;
 pub mod peer;
+pub mod server_config;
+pub mod verifier;
+
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,7 @@ impl CaId {
 
 impl CaKeyId {
     /// The identity of the authority with this subject (the contents of the DER `Name`) and
-    /// this public key (the contents of the DER `SubjectPublicKeyInfo`), as `webpki` shows them.
+    /// this public key (the whole DER `SubjectPublicKeyInfo`).
     pub fn of_parts(subject: &[u8], spki: &[u8]) -> Self {
         let length = (subject.len() as u64).to_be_bytes();
         Self(sha256(&[&length, subject, spki]))
@@ -123,6 +123,16 @@ pub struct CertSerial(Box<[u8]>);
 
 impl CertSerial {
     const MAX_OCTETS: usize = 20;
+
+    /// A bound below every serial number, for ranges in ordered maps; not itself one.
+    pub(crate) fn lower_bound() -> Self {
+        Self(Box::default())
+    }
+
+    /// The last serial number in the order of this type.
+    pub(crate) fn upper_bound() -> Self {
+        Self([0xff; Self::MAX_OCTETS].into())
+    }
 
     /// The serial with these big-endian octets.
     ///

@@ -362,6 +362,7 @@ where
                     Cut::CaInactive => "a CA of the certificate is inactive",
                     Cut::CaDeleted => "a CA of the certificate was deleted",
                     Cut::DeviceInactive => "the device certificate is inactive",
+                    Cut::Expired => "a certificate of the path has expired",
                 },
             )
         }

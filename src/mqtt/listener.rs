@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::connection;
 use super::hub::Hub;
 use super::metrics;
-use crate::tls::acceptor::GateAcceptor;
+use crate::tls::acceptor::{Accepted, GateAcceptor};
 
 /// Serve the listener until `shutdown`, then wait for the connections, at most the grace time.
 pub async fn serve(
@@ -102,7 +102,16 @@ impl Work {
         .await;
     }
 
-    async fn handshake(&self, stream: TcpStream) -> Option<crate::tls::acceptor::Accepted> {
+    async fn handshake(&self, stream: TcpStream) -> Option<Accepted<TcpStream>> {
+        // A client that says nothing takes nobody's turn.
+        match tokio::time::timeout(self.acceptor.limit(), stream.readable()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return None,
+            Err(_) => {
+                self.acceptor.report_silent(self.remote);
+                return None;
+            }
+        }
         let _turn = self.handshakes.acquire().await.ok()?;
         self.acceptor.accept(stream, self.remote).await.ok()
     }

@@ -1,1 +1,224 @@
-//! (to come)
+//! The store of a single node: one SQLite file, and two threads.
+//!
+//! The writer owns the connection through which everything is written; the reader has one of its
+//! own for snapshots, so that a large one holds up no change. The file can be looked at, and
+//! edited, with the `sqlite3` command while the broker runs.
+
+mod der;
+mod lock;
+mod place;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use self::lock::DirectoryLock;
+use self::place::Place;
+use self::writer::{Answer, Commit, Request, Writer};
+use super::{Change, Snapshot, Store, StoreError, StoreFuture, files, migrations};
+
+/// How long a write waits for another program that holds the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Octets of a page. A row is about one kilobyte: fewer, larger pages make a large snapshot a
+/// third faster than SQLite's 4096, and a small commit still writes only a few of them.
+const PAGE_SIZE: i64 = 8192;
+
+/// Serial numbers are random, so that each new device touches random pages of two indexes.
+const WRITER_CACHE_KIB: i64 = 32 * 1024;
+
+/// How many commits may wait for the writer; more wait before they hold any memory of ours.
+const MAX_WAITING: usize = 1024;
+
+/// The kept records in a SQLite file. Dropping it finishes what waits and closes the file.
+pub struct SqliteStore {
+    // In this order: the reader is done before the writer closes the database for good.
+    reader: Worker<Answer<Snapshot>>,
+    writer: Worker<Request>,
+    heads: watch::Receiver<u64>,
+    slots: Arc<Semaphore>,
+}
+
+impl SqliteStore {
+    /// Open the database at `path`, or create it with mode 0600 (and its directory with mode
+    /// 0700); bring its tables up to date; start the threads.
+    ///
+    /// Beside `path`, files with the suffixes `-wal` and `-shm` (SQLite's) and `.lock` (ours)
+    /// appear.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] if another broker uses it, if others may read it, if it was
+    /// written by a newer version (nothing is touched then), or if it is no registry at all.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let lock = DirectoryLock::take(path)?;
+        for suffix in ["-wal", "-shm"] {
+            files::check_private(&files::with_suffix(path, suffix)).map_err(unusable)?;
+        }
+        files::ensure_private(path).map_err(unusable)?;
+
+        let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        // Until the version is known to be ours, not even the log is folded into the file.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        let version = migrations::check(&connection).map_err(|error| not_ours(path, error))?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        // Takes effect in an empty file only.
+        connection.pragma_update(None, "page_size", PAGE_SIZE)?;
+        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+        let mode: String =
+            connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(StoreError::Unusable {
+                what: format!(
+                    "{} is on a file system that cannot share memory between programs, which \
+                     SQLite's write-ahead log needs: use a local disk",
+                    path.display()
+                ),
+            });
+        }
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        migrations::apply(&connection, version)?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+
+        let reading = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let place = Place::of(path)?;
+        let (writer, heads) = Writer::new(connection, place.clone(), lock)?;
+        Ok(Self {
+            reader: Worker::start("store-reader", move |requests| {
+                read(&reading, &place, &requests);
+            })?,
+            writer: Worker::start("store-writer", move |requests| writer.run(&requests))?,
+            heads,
+            slots: Arc::new(Semaphore::new(MAX_WAITING)),
+        })
+    }
+}
+
+impl Store for SqliteStore {
+    fn snapshot(&self) -> StoreFuture<'_, Snapshot> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            self.reader.ask(answer)?;
+            answered.await.unwrap_or(Err(StoreError::Closed))
+        })
+    }
+
+    fn head(&self) -> StoreFuture<'_, u64> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            self.writer.ask(Request::Head(answer))?;
+            answered.await.unwrap_or(Err(StoreError::Closed))
+        })
+    }
+
+    fn commit(&self, expected: u64, changes: Vec<Change>) -> StoreFuture<'_, u64> {
+        Box::pin(async move {
+            let slot = Arc::clone(&self.slots).acquire_owned().await;
+            let slot = slot.map_err(|_| StoreError::Closed)?;
+            let (answer, answered) = oneshot::channel();
+            self.writer.ask(Request::Commit(Commit {
+                expected,
+                changes,
+                answer,
+                _slot: slot,
+            }))?;
+            answered.await.unwrap_or(Err(StoreError::Closed))
+        })
+    }
+
+    fn changed(&self, after: u64) -> StoreFuture<'_, u64> {
+        let mut heads = self.heads.clone();
+        Box::pin(async move {
+            let head = heads.wait_for(|&head| head > after).await;
+            head.map(|head| *head).map_err(|_| StoreError::Closed)
+        })
+    }
+}
+
+/// A thread and the way to ask it; dropping it lets the thread finish what waits, and waits for
+/// that.
+struct Worker<T> {
+    requests: Option<mpsc::Sender<T>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<T: Send + 'static> Worker<T> {
+    fn start(
+        name: &str,
+        run: impl FnOnce(mpsc::Receiver<T>) + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let (requests, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || run(receiver))
+            .map_err(|error| StoreError::Unusable {
+                what: format!("the thread {name} cannot be started: {error}"),
+            })?;
+        Ok(Self {
+            requests: Some(requests),
+            thread: Some(thread),
+        })
+    }
+
+    fn ask(&self, request: T) -> Result<(), StoreError> {
+        let requests = self.requests.as_ref().ok_or(StoreError::Closed)?;
+        requests.send(request).map_err(|_| StoreError::Closed)
+    }
+}
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a thread of the store had panicked");
+        }
+    }
+}
+
+/// The reader's thread.
+fn read(connection: &Connection, place: &Place, requests: &mpsc::Receiver<Answer<Snapshot>>) {
+    for answer in requests {
+        let snapshot = place.check().and_then(|()| {
+            let _one_moment = connection.unchecked_transaction()?;
+            rows::snapshot(connection)
+        });
+        let _ = answer.send(snapshot);
+    }
+}
+
+fn connect(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+fn unusable(error: std::io::Error) -> StoreError {
+    StoreError::Unusable {
+        what: error.to_string(),
+    }
+}
+
+/// The error with the file's name, if SQLite says that the file is none of its own.
+fn not_ours(path: &Path, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unusable { what } => StoreError::Unusable {
+            what: format!("{}: {what}", path.display()),
+        },
+        StoreError::Database(error) => StoreError::Unusable {
+            what: format!("{} cannot be read as a database: {error}", path.display()),
+        },
+        other => other,
+    }
+}

@@ -1,5 +1,20 @@
 //! The peers that are connected, found by the authorities their certificates depend on.
+//!
+//! A peer enters the index first and has its states read after that, so there is no gap: either
+//! the reading already sees a change, or the change finds the peer here. Connections whose
+//! handshake is still running are in the index too, from the moment their certificate was accepted.
 
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use dashmap::DashMap;
+use tokio::sync::Notify;
+
+use crate::ca::error::Refusal;
+use crate::ca::id::CaKeyId;
+use crate::ca::registry::{DeviceKey, Registry};
 use crate::tls::peer::VerifiedPeer;
 
 /// Why a connected peer must go.
@@ -7,32 +22,294 @@ use crate::tls::peer::VerifiedPeer;
 pub enum Cut {
     /// A CA on its path was switched off.
     CaInactive,
-    /// A CA on its path was deleted.
+    /// The CA that its path ended at was deleted.
     CaDeleted,
     /// Its own certificate was switched off.
     DeviceInactive,
+    /// A certificate of its path has expired.
+    Expired,
+}
+
+impl Cut {
+    /// The reason as one word for logs and metric labels, from a closed set.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Cut::CaInactive => "ca_inactive",
+            Cut::CaDeleted => "ca_deleted",
+            Cut::DeviceInactive => "device_inactive",
+            Cut::Expired => "expired",
+        }
+    }
+
+    fn of(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::CaInactive { .. } => Cut::CaInactive,
+            Refusal::DeviceInactive => Cut::DeviceInactive,
+            Refusal::OutsideValidity(_) => Cut::Expired,
+            Refusal::UnknownCa
+            | Refusal::ChainTooLarge
+            | Refusal::Malformed(_)
+            | Refusal::BadSignature
+            | Refusal::Misused { .. }
+            | Refusal::InvalidPath(_)
+            | Refusal::TooMuchWork => Cut::CaDeleted,
+        }
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cut::CaInactive => "the CA is inactive",
+            Cut::CaDeleted => "the CA is no longer registered",
+            Cut::DeviceInactive => "the device certificate is inactive",
+            Cut::Expired => "a certificate of the path has expired",
+        })
+    }
+}
+
+/// The connected peers of one instance.
+#[derive(Debug, Default)]
+pub struct LivePeers {
+    by_key: DashMap<CaKeyId, HashMap<u64, Arc<Entry>>>,
+    by_device: DashMap<DeviceKey, HashMap<u64, Arc<Entry>>>,
+    /// By the last second at which the whole path is valid.
+    by_end: Mutex<BTreeMap<(i64, u64), Arc<Entry>>>,
+    next: AtomicU64,
+    count: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    peer: VerifiedPeer,
+    cut: AtomicU8,
+    told: Notify,
+}
+
+impl Entry {
+    /// Its place in the order of expiry.
+    fn end(&self) -> (i64, u64) {
+        (self.peer.admitted().path_not_after(), self.number)
+    }
+
+    /// `true` if it was not told before.
+    fn tell(&self, cut: Cut) -> bool {
+        let told = self
+            .cut
+            .compare_exchange(0, encode(cut), Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
+        if told {
+            self.told.notify_waiters();
+            self.told.notify_one();
+        }
+        told
+    }
+}
+
+impl LivePeers {
+    /// An empty index.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Enter the peer, then read its states in `registry` (dates against `now`, Unix seconds).
+    ///
+    /// # Errors
+    /// Why it must not go on, if a state changed since the certificate was accepted.
+    pub fn enter(
+        self: &Arc<Self>,
+        peer: VerifiedPeer,
+        registry: &Registry,
+        now: i64,
+    ) -> Result<LivePeer, Refusal> {
+        let entry = Arc::new(Entry {
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+            peer,
+            cut: AtomicU8::new(0),
+            told: Notify::new(),
+        });
+        for key in entry.peer.path() {
+            self.by_key
+                .entry(*key)
+                .or_default()
+                .insert(entry.number, Arc::clone(&entry));
+        }
+        self.by_device
+            .entry(entry.peer.admitted().device().clone())
+            .or_default()
+            .insert(entry.number, Arc::clone(&entry));
+        self.ends().insert(entry.end(), Arc::clone(&entry));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let live = LivePeer(Arc::new(Place {
+            entry,
+            index: Arc::clone(self),
+        }));
+        match registry.objection(live.peer().admitted(), now) {
+            Some(refusal) => Err(refusal),
+            None => Ok(live),
+        }
+    }
+
+    /// Number of connected peers.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many connected peers depend on any of these authorities.
+    pub fn count_over(&self, keys: &[CaKeyId]) -> usize {
+        self.over(keys).len()
+    }
+
+    /// Tell every peer that depends on one of these authorities, and whom `registry` now
+    /// objects to, that its trust has ended. Gives how many were told.
+    pub fn cut_over(&self, keys: &[CaKeyId], registry: &Registry, now: i64) -> usize {
+        cut_all(self.over(keys).into_values(), registry, now)
+    }
+
+    /// The same for the connections of one device certificate.
+    pub fn cut_device(&self, device: &DeviceKey, registry: &Registry, now: i64) -> usize {
+        let entries: Vec<_> = self
+            .by_device
+            .get(device)
+            .map(|entries| entries.values().cloned().collect())
+            .unwrap_or_default();
+        cut_all(entries, registry, now)
+    }
+
+    /// Tell every peer with a certificate on its path that has expired at `now` (Unix seconds).
+    pub fn cut_expired(&self, now: i64) -> usize {
+        let mut ends = self.ends();
+        let valid = ends.split_off(&(now, 0));
+        let expired = std::mem::replace(&mut *ends, valid);
+        drop(ends);
+        expired
+            .into_values()
+            .filter(|entry| entry.tell(Cut::Expired))
+            .count()
+    }
+
+    fn ends(&self) -> MutexGuard<'_, BTreeMap<(i64, u64), Arc<Entry>>> {
+        self.by_end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn over(&self, keys: &[CaKeyId]) -> HashMap<u64, Arc<Entry>> {
+        let mut found = HashMap::new();
+        for key in keys {
+            if let Some(entries) = self.by_key.get(key) {
+                found.extend(entries.iter().map(|(n, entry)| (*n, Arc::clone(entry))));
+            }
+        }
+        found
+    }
 }
 
 /// A connection's place in the index of connected peers: it is told when its peer's trust
-/// ends, and leaves the index when dropped.
-///
-/// It enters the index before its states are read for the last time, so there is no gap: either
-/// the reading already sees a change, or the change finds it here.
-pub struct LivePeer {}
+/// ends, and leaves the index when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct LivePeer(Arc<Place>);
+
+#[derive(Debug)]
+struct Place {
+    entry: Arc<Entry>,
+    index: Arc<LivePeers>,
+}
 
 impl LivePeer {
     /// Who it is.
     pub fn peer(&self) -> &VerifiedPeer {
-        todo!()
+        &self.0.entry.peer
     }
 
-    /// Whether the trust has ended, and why. A relaxed flag: cheap enough to ask before every packet.
+    /// Whether the trust has ended, and why. One atomic read: cheap enough before every packet.
     pub fn cut(&self) -> Option<Cut> {
-        todo!()
+        decode(self.0.entry.cut.load(Ordering::Acquire))
     }
 
-    /// Resolves when the trust ends (at once if it already has). Cancel safe.
+    /// Resolves when the trust ends, at once if it already has. Cancel safe.
     pub async fn until_cut(&self) -> Cut {
-        todo!()
+        loop {
+            let told = self.0.entry.told.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if let Some(cut) = self.cut() {
+                return cut;
+            }
+            told.await;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let entry = &self.entry;
+        for key in entry.peer.path() {
+            leave(&self.index.by_key, key, entry.number);
+        }
+        let device = entry.peer.admitted().device();
+        leave(&self.index.by_device, device, entry.number);
+        self.index.ends().remove(&entry.end());
+        self.index.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where the verifier leaves the peer that it accepted, for the connection it runs in.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PeerSlot(Arc<OnceLock<VerifiedPeer>>);
+
+impl PeerSlot {
+    /// A connection has one client certificate; rustls does not renegotiate.
+    pub(crate) fn fill(&self, peer: VerifiedPeer) -> Result<(), VerifiedPeer> {
+        self.0.set(peer)
+    }
+
+    pub(crate) fn peer(&self) -> Option<&VerifiedPeer> {
+        self.0.get()
+    }
+}
+
+fn leave<K: std::hash::Hash + Eq>(
+    map: &DashMap<K, HashMap<u64, Arc<Entry>>>,
+    key: &K,
+    number: u64,
+) {
+    if let Some(mut entries) = map.get_mut(key) {
+        entries.remove(&number);
+    }
+    map.remove_if(key, |_, entries| entries.is_empty());
+}
+
+fn cut_all(entries: impl IntoIterator<Item = Arc<Entry>>, registry: &Registry, now: i64) -> usize {
+    entries
+        .into_iter()
+        .filter(|entry| {
+            registry
+                .objection(entry.peer.admitted(), now)
+                .is_some_and(|refusal| entry.tell(Cut::of(&refusal)))
+        })
+        .count()
+}
+
+fn encode(cut: Cut) -> u8 {
+    match cut {
+        Cut::CaInactive => 1,
+        Cut::CaDeleted => 2,
+        Cut::DeviceInactive => 3,
+        Cut::Expired => 4,
+    }
+}
+
+fn decode(code: u8) -> Option<Cut> {
+    match code {
+        1 => Some(Cut::CaInactive),
+        2 => Some(Cut::CaDeleted),
+        3 => Some(Cut::DeviceInactive),
+        4 => Some(Cut::Expired),
+        _ => None,
     }
 }

@@ -3,78 +3,70 @@
 use std::sync::Arc;
 
 use crate::ca::id::{CaId, CaKeyId, CertSerial, InstanceId};
+use crate::ca::path::Admitted;
+pub use crate::ca::registry::Purpose;
 
-/// What the registered CA at the end of the path is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// It signs device certificates; registered and switched through the API.
-    Device,
-    /// It signs certificates of in-broker administrators; named in the configuration.
-    Admin,
-}
-
-/// A peer whose certificate was accepted. Only the verifier makes one.
+/// A peer whose certificate was accepted. Only the verifier makes one. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct VerifiedPeer(pub(crate) Arc<PeerParts>);
+pub struct VerifiedPeer(Arc<Parts>);
 
 #[derive(Debug)]
-pub(crate) struct PeerParts {
-    pub(crate) instance: InstanceId,
-    pub(crate) purpose: Purpose,
-    pub(crate) serial: CertSerial,
-    pub(crate) issuer: CaKeyId,
-    pub(crate) ca: CaId,
-    pub(crate) ca_sn: CertSerial,
-    pub(crate) common_name: Option<String>,
-    pub(crate) path: Vec<CaKeyId>,
-    pub(crate) der: Vec<u8>,
-    pub(crate) not_before: i64,
-    pub(crate) not_after: i64,
+struct Parts {
+    instance: InstanceId,
+    admitted: Admitted,
 }
 
 impl VerifiedPeer {
+    pub(crate) fn new(instance: InstanceId, admitted: Admitted) -> Self {
+        Self(Arc::new(Parts { instance, admitted }))
+    }
+
+    /// What the gate found.
+    pub fn admitted(&self) -> &Admitted {
+        &self.0.admitted
+    }
     /// The instance whose registry accepted it.
     pub fn instance(&self) -> &InstanceId {
         &self.0.instance
     }
     /// What its CA is for.
     pub fn purpose(&self) -> Purpose {
-        self.0.purpose
+        self.0.admitted.purpose()
     }
     /// Serial number of its certificate, unique for [`issuer`](Self::issuer).
     pub fn serial(&self) -> &CertSerial {
-        &self.0.serial
+        &self.0.admitted.device().serial
     }
     /// The authority that signed its certificate.
     pub fn issuer(&self) -> CaKeyId {
-        self.0.issuer
+        self.0.admitted.device().issuer
     }
     /// The registered CA certificate nearest to it on the verified path.
     pub fn ca(&self) -> CaId {
-        self.0.ca
+        self.0.admitted.ca()
     }
     /// Serial number of that CA certificate.
     pub fn ca_sn(&self) -> &CertSerial {
-        &self.0.ca_sn
+        self.0.admitted.ca_sn()
     }
     /// Common name of its certificate (the last one, if there are several); no control characters.
     pub fn common_name(&self) -> Option<&str> {
-        self.0.common_name.as_deref()
+        self.0.admitted.common_name()
     }
     /// The authorities of the verified path, from the issuer up to the anchor.
     pub fn path(&self) -> &[CaKeyId] {
-        &self.0.path
+        self.0.admitted.path()
     }
     /// Its certificate.
     pub fn der(&self) -> &[u8] {
-        &self.0.der
+        self.0.admitted.der()
     }
     /// First second of validity of its certificate, Unix seconds.
     pub fn not_before(&self) -> i64 {
-        self.0.not_before
+        self.0.admitted.not_before()
     }
     /// Last second of validity of its certificate, Unix seconds.
     pub fn not_after(&self) -> i64 {
-        self.0.not_after
+        self.0.admitted.not_after()
     }
 }

@@ -1,0 +1,178 @@
+//! What is printed when the broker is ready.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::ca::id::InstanceId;
+
+/// The facts that are printed.
+#[derive(Debug)]
+pub(super) struct Banner<'a> {
+    /// Instance ids with the addresses they listen on.
+    pub(super) instances: &'a [(InstanceId, SocketAddr)],
+    pub(super) admin: SocketAddr,
+    pub(super) data_dir: &'a Path,
+    /// Set in the development mode.
+    pub(super) certs_dir: Option<&'a Path>,
+    /// Serial number of `ca-a`, if it is registered.
+    pub(super) ca_a_sn: Option<&'a str>,
+    /// The path under which this program was started.
+    pub(super) program: &'a Path,
+}
+
+impl Banner<'_> {
+    /// The text, with a line break at its end.
+    pub(super) fn render(&self) -> String {
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "portcullis {}", env!("CARGO_PKG_VERSION"))?;
+        writeln!(out)?;
+        for (id, address) in self.instances {
+            writeln!(out, "  Instance        {id}")?;
+            writeln!(out, "  MQTT over TLS   mqtts://{address}")?;
+        }
+        writeln!(out, "  Admin API       http://{}", self.admin)?;
+        writeln!(out, "  Data            {}", self.data_dir.display())?;
+        let Some(certs_dir) = self.certs_dir else {
+            return Ok(());
+        };
+        writeln!(
+            out,
+            "  Certificates    {} (development mode)",
+            certs_dir.display()
+        )?;
+        if let Some((_, mqtt)) = self.instances.first() {
+            self.write_tour(out, certs_dir, *mqtt)?;
+        }
+        Ok(())
+    }
+
+    fn write_tour(&self, out: &mut String, certs_dir: &Path, mqtt: SocketAddr) -> std::fmt::Result {
+        let client = |tool: &str, device: &str| {
+            let file = |name: &str| quoted(&certs_dir.join(name));
+            format!(
+                "{tool} -h {} -p {} --cafile {} --cert {} --key {}",
+                host(mqtt),
+                mqtt.port(),
+                file("server-ca.pem"),
+                file(&format!("{device}.pem")),
+                file(&format!("{device}.key")),
+            )
+        };
+        let program = quoted(self.program);
+        let key = quoted(&certs_dir.join("admin-key.json"));
+        let sn = self.ca_a_sn.unwrap_or("SN-OF-CA-A");
+
+        writeln!(out, "\nTry it, in other terminals:\n")?;
+        writeln!(out, "  # a device of ca-b listens")?;
+        writeln!(
+            out,
+            "  {} -t 'demo/#' -v",
+            client("mosquitto_sub", "device-b1")
+        )?;
+        writeln!(out, "\n  # a device of ca-a publishes")?;
+        let publish = client("mosquitto_pub", "device-a1");
+        writeln!(out, "  {publish} -t demo/hello -m 'hello from a1'")?;
+        writeln!(
+            out,
+            "\n  # switch ca-a off: its devices are cut and refused; then on again"
+        )?;
+        writeln!(out, "  {program} ca inactivate {sn} --key-file {key}")?;
+        writeln!(out, "  {program} ca activate   {sn} --key-file {key}")?;
+        writeln!(out, "\n  # the same through cargo, and what is registered")?;
+        writeln!(
+            out,
+            "  cargo run --release -- ca inactivate {sn} --key-file {key}"
+        )?;
+        writeln!(out, "  cargo run --release -- ca list --key-file {key}")?;
+        writeln!(
+            out,
+            "\n  # a device whose CA is not registered is refused (TLS alert unknown_ca)"
+        )?;
+        let refused = client("mosquitto_pub", "device-x1");
+        writeln!(out, "  {refused} -t demo/hello -m 'hello from x1'")?;
+        writeln!(out, "\nCtrl-C ends it.")
+    }
+}
+
+/// A host name that the development server certificate is good for.
+fn host(address: SocketAddr) -> String {
+    if address.ip().is_loopback() && address.is_ipv4() || address.ip().is_unspecified() {
+        "localhost".to_owned()
+    } else {
+        address.ip().to_string()
+    }
+}
+
+/// The path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// The path under which the program can be started again from here.
+pub(super) fn program() -> PathBuf {
+    let started = std::env::current_exe().unwrap_or_else(|_| "portcullis".into());
+    match std::env::current_dir() {
+        Ok(here) => started
+            .strip_prefix(&here)
+            .map(|relative| Path::new(".").join(relative))
+            .unwrap_or(started),
+        Err(_) => started,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn development_banner_has_addresses_and_commands_that_can_be_pasted() {
+        let instances = [(
+            "post-cn-dev00001".parse().unwrap(),
+            "127.0.0.1:41883".parse().unwrap(),
+        )];
+        let text = Banner {
+            instances: &instances,
+            admin: "127.0.0.1:41080".parse().unwrap(),
+            data_dir: Path::new("data"),
+            certs_dir: Some(Path::new("/tmp/it's here/dev")),
+            ca_a_sn: Some("4a11"),
+            program: Path::new("./target/release/portcullis"),
+        }
+        .render();
+        for line in [
+            "  MQTT over TLS   mqtts://127.0.0.1:41883",
+            "  Admin API       http://127.0.0.1:41080",
+            r"  ./target/release/portcullis ca inactivate 4a11 --key-file '/tmp/it'\''s here/dev/admin-key.json'",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(text.contains("mosquitto_sub -h localhost -p 41883 --cafile"));
+    }
+
+    #[test]
+    fn configured_banner_has_no_tour() {
+        let text = Banner {
+            instances: &[],
+            admin: "127.0.0.1:8080".parse().unwrap(),
+            data_dir: Path::new("data"),
+            certs_dir: None,
+            ca_a_sn: None,
+            program: Path::new("portcullis"),
+        }
+        .render();
+        assert!(!text.contains("Try it"));
+    }
+}

@@ -1,0 +1,435 @@
+//! The certificates of the development mode: a complete tree under one directory, made on the
+//! first start and kept afterwards.
+//!
+//! Never used when a configuration file is given.
+
+mod admin_key;
+mod inspect;
+mod issue;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use time::{Duration, OffsetDateTime};
+
+use crate::ca::id::InstanceId;
+
+pub use admin_key::AdminKey;
+pub use plan::REGISTERED_CAS;
+
+use super::private_file;
+use inspect::{Existing, Found};
+use plan::{PIECES, Piece, Role, WhenExpired};
+
+/// The directory of development certificates, complete.
+#[derive(Debug, Clone)]
+pub struct DevPki {
+    directory: PathBuf,
+    notes: Vec<Note>,
+    admin_key: AdminKey,
+}
+
+/// Something that was done to the directory, or that its owner should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// Files were made that were not there; the number of certificates.
+    Created(usize),
+    /// A certificate was made anew.
+    Renewed {
+        /// Name of the certificate, without the ending.
+        name: &'static str,
+        /// What was wrong with the old one.
+        why: String,
+    },
+    /// A registered CA has expired and is left as it is.
+    RegisteredCaExpired(&'static str),
+    /// A registered CA is not signed by the CA that is there now, and is left as it is.
+    RegisteredCaOrphaned {
+        /// Name of the CA.
+        name: &'static str,
+        /// Name of the CA that should have signed it.
+        issuer: &'static str,
+    },
+    /// Others could read the file; they no longer can.
+    Tightened(PathBuf),
+}
+
+/// Why the development certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DevPkiError {
+    /// A file or directory cannot be used.
+    #[error("{} cannot be {doing}: {source}", path.display())]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// The private key of a CA is gone.
+    #[error(
+        "{} is there without its key {}, which cannot be made again; put the key back, or remove the certificate too, so that a new CA is made",
+        certificate.display(), key.display()
+    )]
+    KeyMissing { certificate: PathBuf, key: PathBuf },
+    /// A CA cannot be read, or certificate and key do not belong together.
+    #[error(
+        "{} and {} cannot be used: {what}; put the right files back, or remove both, so that a new CA is made",
+        certificate.display(), key.display()
+    )]
+    BrokenCa {
+        certificate: PathBuf,
+        key: PathBuf,
+        what: String,
+    },
+    /// `admin-key.json` is not what it should be.
+    #[error("{} cannot be used: {what}; correct it, or remove it, so that a new key is made", path.display())]
+    AdminKey { path: PathBuf, what: String },
+    /// A certificate could not be made.
+    #[error("a development certificate could not be made: {0}")]
+    Generate(#[from] rcgen::Error),
+    /// The system gave no random numbers.
+    #[error("the system's random number generator failed")]
+    Random,
+}
+
+impl DevPki {
+    /// Make the directory complete: make what is missing, renew what has expired (never a CA
+    /// that the broker registers), leave the rest as it is. Every file has mode 0600, the
+    /// directory 0700.
+    ///
+    /// `endpoint` and `instance` go into a new `admin-key.json`; an existing one keeps its own
+    /// endpoint until [`set_endpoint`](Self::set_endpoint).
+    ///
+    /// # Errors
+    /// If the directory cannot be written, or a CA in it cannot be used as it is.
+    pub fn ensure(
+        directory: &Path,
+        endpoint: &str,
+        instance: &InstanceId,
+        now: OffsetDateTime,
+    ) -> Result<Self, DevPkiError> {
+        private_file::create_directory(directory)
+            .map_err(|source| DevPkiError::io("created", directory, source))?;
+        let mut work = Work {
+            directory,
+            now,
+            notes: Vec::new(),
+            created: 0,
+            authorities: HashMap::new(),
+        };
+        work.tighten(directory)?;
+        // Two processes that start at once make one tree. The lock goes with the handle.
+        let handle =
+            File::open(directory).map_err(|source| DevPkiError::io("opened", directory, source))?;
+        handle
+            .lock()
+            .map_err(|source| DevPkiError::io("locked", directory, source))?;
+
+        for piece in &PIECES {
+            work.piece(piece)?;
+        }
+        let admin_key = work.admin_key(endpoint, instance)?;
+        let mut notes = work.notes;
+        if work.created > 0 {
+            notes.insert(0, Note::Created(work.created));
+        }
+        Ok(Self {
+            directory: directory.to_owned(),
+            notes,
+            admin_key,
+        })
+    }
+
+    /// What was done, and what the owner should know.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// The access key for the admin API.
+    pub fn admin_key(&self) -> &AdminKey {
+        &self.admin_key
+    }
+
+    /// Path of `NAME.pem`.
+    pub fn certificate(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.pem"))
+    }
+
+    /// Path of `NAME.key`.
+    pub fn key(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.key"))
+    }
+
+    /// Path of `admin-key.json`.
+    pub fn admin_key_file(&self) -> PathBuf {
+        self.directory.join(ADMIN_KEY_FILE)
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Write the address at which the admin API really answers into `admin-key.json`.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn set_endpoint(&mut self, endpoint: &str) -> Result<(), DevPkiError> {
+        if self.admin_key.endpoint == endpoint {
+            return Ok(());
+        }
+        self.admin_key.endpoint = endpoint.to_owned();
+        self.admin_key.write(&self.admin_key_file())
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Created(count) => write!(f, "{count} development certificates were made"),
+            Self::Renewed { name, why } => write!(f, "{name}.pem was made anew: {why}"),
+            Self::RegisteredCaExpired(name) => write!(
+                f,
+                "{name}.pem has expired, so its devices are refused; it is registered and was left as it is. To begin anew, stop the broker and remove the certificate directory and the data directory"
+            ),
+            Self::RegisteredCaOrphaned { name, issuer } => write!(
+                f,
+                "{name}.pem is not signed by the {issuer}.pem that is there now; it is registered and was left as it is. To have it made anew, remove {name}.pem and {name}.key"
+            ),
+            Self::Tightened(path) => write!(
+                f,
+                "others could read {}; now only its owner can",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl DevPkiError {
+    pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// One pass over the directory.
+struct Work<'a> {
+    directory: &'a Path,
+    now: OffsetDateTime,
+    notes: Vec<Note>,
+    created: usize,
+    authorities: HashMap<&'static str, Existing>,
+}
+
+impl Work<'_> {
+    fn piece(&mut self, piece: &Piece) -> Result<(), DevPkiError> {
+        let certificate = self.directory.join(format!("{}.pem", piece.name));
+        let key = self.directory.join(format!("{}.key", piece.name));
+        for path in [&certificate, &key] {
+            if path.exists() {
+                self.tighten(path)?;
+            }
+        }
+        let found = inspect::read(&certificate, &key)?;
+        if let Role::Authority { when_expired, .. } = piece.role {
+            let authority = self.authority(piece, when_expired, found, &certificate, &key)?;
+            self.authorities.insert(piece.name, authority);
+            return Ok(());
+        }
+        let why = match found {
+            Found::Nothing => {
+                self.created += 1;
+                None
+            }
+            Found::KeyOnly(_) => Some("its certificate was missing".to_owned()),
+            Found::CertificateOnly => Some("its key was missing".to_owned()),
+            Found::Broken(what) => Some(what),
+            Found::Sound(existing) => match self.fault(piece, &existing) {
+                None => return Ok(()),
+                fault => fault,
+            },
+        };
+        if let Some(why) = why {
+            let name = piece.name;
+            self.notes.push(Note::Renewed { name, why });
+        }
+        self.issue(piece, issue::new_key()?, KeyFile::Write)?;
+        Ok(())
+    }
+
+    fn authority(
+        &mut self,
+        piece: &Piece,
+        when_expired: WhenExpired,
+        found: Found,
+        certificate: &Path,
+        key: &Path,
+    ) -> Result<Existing, DevPkiError> {
+        let name = piece.name;
+        match found {
+            Found::Nothing => {
+                self.created += 1;
+                self.issue(piece, issue::new_key()?, KeyFile::Write)
+            }
+            Found::KeyOnly(key) => {
+                let why = "its certificate was missing".to_owned();
+                self.notes.push(Note::Renewed { name, why });
+                self.issue(piece, key, KeyFile::Keep)
+            }
+            Found::CertificateOnly => Err(DevPkiError::KeyMissing {
+                certificate: certificate.to_owned(),
+                key: key.to_owned(),
+            }),
+            Found::Broken(what) => Err(DevPkiError::BrokenCa {
+                certificate: certificate.to_owned(),
+                key: key.to_owned(),
+                what,
+            }),
+            Found::Sound(existing) => {
+                let issuer = piece.issuer();
+                if let Some(issuer) = issuer
+                    && !self
+                        .authorities
+                        .get(issuer)
+                        .is_some_and(|above| existing.is_issued_by(above))
+                {
+                    self.notes.push(Note::RegisteredCaOrphaned { name, issuer });
+                }
+                if !self.has_expired(&existing) {
+                    return Ok(existing);
+                }
+                match when_expired {
+                    WhenExpired::Keep => {
+                        self.notes.push(Note::RegisteredCaExpired(name));
+                        Ok(existing)
+                    }
+                    WhenExpired::Renew => {
+                        let why = EXPIRED.to_owned();
+                        self.notes.push(Note::Renewed { name, why });
+                        self.issue(piece, existing.key, KeyFile::Keep)
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is wrong with an end entity's certificate.
+    fn fault(&self, piece: &Piece, existing: &Existing) -> Option<String> {
+        let issuer = piece.issuer()?;
+        let Some(above) = self.authorities.get(issuer) else {
+            return Some(format!("{issuer} was not there"));
+        };
+        if self.has_expired(existing) {
+            return Some(EXPIRED.to_owned());
+        }
+        let chain_is_current = match is_intermediate(issuer) {
+            true => existing.chain.as_slice() == std::slice::from_ref(&above.der),
+            false => existing.chain.is_empty(),
+        };
+        if !existing.is_issued_by(above) || !chain_is_current {
+            return Some(format!(
+                "it was not signed by the {issuer} that is there now"
+            ));
+        }
+        None
+    }
+
+    /// Make the certificate and write it, the key first.
+    fn issue(
+        &self,
+        piece: &Piece,
+        key: rcgen::KeyPair,
+        key_file: KeyFile,
+    ) -> Result<Existing, DevPkiError> {
+        let issuer = piece.issuer().and_then(|name| self.authorities.get(name));
+        let signer = issuer.map(|above| (above.der.as_ref(), &above.key));
+        let mut pem = issue::certificate(piece, &key, signer, self.now)?;
+        if !matches!(piece.role, Role::Authority { .. })
+            && let Some(name) = piece.issuer()
+            && is_intermediate(name)
+        {
+            let path = self.directory.join(format!("{name}.pem"));
+            pem.push_str(
+                &fs::read_to_string(&path)
+                    .map_err(|source| DevPkiError::io("read", &path, source))?,
+            );
+        }
+        let key_path = self.directory.join(format!("{}.key", piece.name));
+        let certificate_path = self.directory.join(format!("{}.pem", piece.name));
+        if let KeyFile::Write = key_file {
+            write(&key_path, &key.serialize_pem())?;
+        }
+        write(&certificate_path, &pem)?;
+        Existing::parse(&pem, key).map_err(|what| DevPkiError::BrokenCa {
+            certificate: certificate_path,
+            key: key_path,
+            what,
+        })
+    }
+
+    fn admin_key(
+        &mut self,
+        endpoint: &str,
+        instance: &InstanceId,
+    ) -> Result<AdminKey, DevPkiError> {
+        let path = self.directory.join(ADMIN_KEY_FILE);
+        let Some(mut admin_key) = AdminKey::read(&path)? else {
+            let admin_key = AdminKey::generate(endpoint, instance)?;
+            admin_key.write(&path)?;
+            return Ok(admin_key);
+        };
+        self.tighten(&path)?;
+        if admin_key.instance != *instance {
+            admin_key.instance = instance.clone();
+            admin_key.write(&path)?;
+        }
+        Ok(admin_key)
+    }
+
+    fn tighten(&mut self, path: &Path) -> Result<(), DevPkiError> {
+        match private_file::tighten(path) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.notes.push(Note::Tightened(path.to_owned()));
+                Ok(())
+            }
+            Err(source) => Err(DevPkiError::io("made private", path, source)),
+        }
+    }
+
+    fn has_expired(&self, existing: &Existing) -> bool {
+        existing.not_after <= (self.now + RENEWED_BEFORE_END).unix_timestamp()
+    }
+}
+
+/// Whether a new key has to be written.
+enum KeyFile {
+    Keep,
+    Write,
+}
+
+fn write(path: &Path, text: &str) -> Result<(), DevPkiError> {
+    private_file::write(path, text.as_bytes())
+        .map_err(|source| DevPkiError::io("written", path, source))
+}
+
+fn is_intermediate(name: &str) -> bool {
+    PIECES
+        .iter()
+        .any(|piece| piece.name == name && piece.issuer().is_some())
+}
+
+const ADMIN_KEY_FILE: &str = "admin-key.json";
+
+const EXPIRED: &str = "it has expired, or is about to";
+
+/// A certificate is renewed at a start that finds less than this left of it.
+const RENEWED_BEFORE_END: Duration = Duration::days(1);

@@ -1,0 +1,130 @@
+//! From certificate files to an acceptor that asks the registry.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::ca::certificate::CaCertificate;
+use crate::ca::error::CertificateError;
+use crate::config;
+use crate::control::Control;
+use crate::tls::acceptor::GateAcceptor;
+use crate::tls::server_config::{provider, server_config};
+use crate::tls::verifier::CaVerifier;
+
+/// Why the gate cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// A PEM file cannot be read.
+    #[error("{what} {} cannot be read: {source}", path.display())]
+    Pem {
+        /// What the file is for.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: pem::Error,
+    },
+    /// The file of the server's certificate has none.
+    #[error("{} has no certificate", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The server's certificate and key cannot be used.
+    #[error("the server certificate {} cannot be used with the key {}: {source}", certificate.display(), key.display())]
+    ServerCertificate {
+        /// File of the certificate.
+        certificate: PathBuf,
+        /// File of the key.
+        key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The file of the administrators' CA cannot be read.
+    #[error("the CA of the administrators {} cannot be read: {source}", path.display())]
+    AdminCaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The administrators' CA is none.
+    #[error("the CA of the administrators {} cannot be used: {source}", path.display())]
+    AdminCa {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: CertificateError,
+    },
+    /// Control does not know the instance.
+    #[error("instance {0} has no registry")]
+    NoRegistry(crate::ca::id::InstanceId),
+}
+
+/// The acceptor of an instance.
+pub(super) fn acceptor(
+    control: &Control,
+    instance: &config::Instance,
+    tls: &config::Tls,
+) -> Result<GateAcceptor, GateError> {
+    let (Some(registry), Some(peers)) =
+        (control.registry(&instance.id), control.peers(&instance.id))
+    else {
+        return Err(GateError::NoRegistry(instance.id.clone()));
+    };
+    let verifier = Arc::new(CaVerifier::new(
+        instance.id.clone(),
+        Arc::clone(&registry),
+        provider().signature_verification_algorithms,
+    ));
+    let chain = chain(&instance.tls_certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&instance.tls_key).map_err(|source| GateError::Pem {
+        what: "the server key",
+        path: instance.tls_key.clone(),
+        source,
+    })?;
+    let config = server_config(verifier, chain, key, tls.versions).map_err(|source| {
+        GateError::ServerCertificate {
+            certificate: instance.tls_certificate.clone(),
+            key: instance.tls_key.clone(),
+            source,
+        }
+    })?;
+    Ok(GateAcceptor::new(
+        Arc::new(config),
+        registry,
+        peers,
+        tls.handshake_timeout,
+    ))
+}
+
+/// The CA of the administrators, as named in the configuration.
+pub(super) fn admin_ca(path: &Path) -> Result<CaCertificate, GateError> {
+    let text = std::fs::read_to_string(path).map_err(|source| GateError::AdminCaFile {
+        path: path.to_owned(),
+        source,
+    })?;
+    CaCertificate::from_pem(&text).map_err(|source| GateError::AdminCa {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, GateError> {
+    let chain = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| GateError::Pem {
+            what: "the server certificate",
+            path: path.to_owned(),
+            source,
+        })?;
+    match chain.is_empty() {
+        true => Err(GateError::NoCertificate {
+            path: path.to_owned(),
+        }),
+        false => Ok(chain),
+    }
+}

@@ -1,0 +1,432 @@
+//! Which certificate gets in: the rules of acceptance, applied to paths whose signatures hold.
+//!
+//! `webpki` builds the paths and checks signatures, names, name constraints, basic constraints,
+//! extended key usages and dates of every certificate but the anchor. What it leaves out is
+//! checked here: the anchor's own dates, path length and usages, key usages, and the states.
+//! The rules look at the path that was verified, never at the certificates as sent.
+
+use std::cell::RefCell;
+
+use rustls_pki_types::{CertificateDer, Der, TrustAnchor, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+use x509_parser::certificate::X509Certificate;
+
+use crate::ca::certificate::{
+    ClientAuth, MAX_CERTIFICATE_OCTETS, common_name, key_usage, parse, serial, validity,
+};
+use crate::ca::error::{CertificateError, OffReason, PathMember, Refusal};
+use crate::ca::id::{CaId, CaKeyId, CertSerial};
+use crate::ca::lifecycle::Status;
+use crate::ca::registry::{CaEntry, DeviceKey, Purpose, Registry};
+use crate::ca::topology::Verdict;
+
+/// A device certificate that was accepted, and over which path. Only [`Registry::admit`] makes
+/// one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    purpose: Purpose,
+    device: DeviceKey,
+    ca: CaId,
+    ca_sn: CertSerial,
+    path: Vec<CaKeyId>,
+    anchor_key: CaKeyId,
+    common_name: Option<String>,
+    der: Vec<u8>,
+    not_before: i64,
+    not_after: i64,
+    path_not_after: i64,
+}
+
+impl Admitted {
+    /// What the registered CA at the end of the path is for.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+    /// Which certificate it is: issuer and serial number.
+    pub fn device(&self) -> &DeviceKey {
+        &self.device
+    }
+    /// The registered CA certificate nearest to it on the path.
+    pub fn ca(&self) -> CaId {
+        self.ca
+    }
+    /// Serial number of that CA certificate.
+    pub fn ca_sn(&self) -> &CertSerial {
+        &self.ca_sn
+    }
+    /// The authorities of the path, from the issuer up to the registered one it ends at.
+    pub fn path(&self) -> &[CaKeyId] {
+        &self.path
+    }
+    /// The registered authority that the path ends at.
+    pub fn anchor_key(&self) -> CaKeyId {
+        self.anchor_key
+    }
+    /// Its most specific common name, without control characters.
+    pub fn common_name(&self) -> Option<&str> {
+        self.common_name.as_deref()
+    }
+    /// The certificate itself.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+    /// First second of validity of the certificate, Unix seconds.
+    pub fn not_before(&self) -> i64 {
+        self.not_before
+    }
+    /// Last second of validity of the certificate, Unix seconds.
+    pub fn not_after(&self) -> i64 {
+        self.not_after
+    }
+    /// Last second at which every certificate of the path is valid, Unix seconds.
+    pub fn path_not_after(&self) -> i64 {
+        self.path_not_after
+    }
+}
+
+/// A refusal, with what is known of the certificate that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// The serial number on the device certificate; what the client claims, if unverified.
+    pub device: Option<CertSerial>,
+    /// The registered CA that was to vouch for it, if one has the issuer's name.
+    pub ca: Option<CertSerial>,
+}
+
+impl Registry {
+    /// Decide about a chain as a TLS client sent it.
+    ///
+    /// The client must also prove to own the key of `end_entity`; that is the caller's affair.
+    ///
+    /// # Errors
+    /// The refusal. If paths over several CAs are refused, the one of the first path counts.
+    pub fn admit(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Admitted, Box<Refused>> {
+        let refuse = |refusal, device: Option<&CertSerial>, ca: Option<&CaEntry>| {
+            Box::new(Refused {
+                refusal,
+                device: device.cloned(),
+                ca: ca.map(|entry| entry.certificate.serial().clone()),
+            })
+        };
+        let sizes = std::iter::once(end_entity).chain(intermediates);
+        if intermediates.len() > MAX_INTERMEDIATES
+            || sizes
+                .into_iter()
+                .any(|der| der.len() > MAX_CERTIFICATE_OCTETS)
+        {
+            return Err(refuse(Refusal::ChainTooLarge, None, None));
+        }
+        let leaf = EndEntityCert::try_from(end_entity)
+            .map_err(|error| refuse(Refusal::Malformed(error.to_string()), None, None))?;
+        let device = CertSerial::from_be_bytes(leaf.serial())
+            .map_err(|error| refuse(Refusal::Malformed(error.to_string()), None, None))?;
+
+        let candidates = self.candidates(&leaf, intermediates, now);
+        let Some(first) = candidates.first() else {
+            return Err(refuse(Refusal::UnknownCa, Some(&device), None));
+        };
+        let parsed = parse(end_entity)
+            .map_err(|error| refuse(malformed(&error), Some(&device), Some(first)))?;
+        let anchors: Vec<TrustAnchor<'_>> = candidates.iter().map(borrowed_anchor).collect();
+        let judgement = Judgement {
+            registry: self,
+            leaf: &parsed,
+            candidates: &candidates,
+            anchors: &anchors,
+            now: unix(now),
+            outcome: RefCell::new(None),
+        };
+        let verified = leaf.verify_for_usage(
+            self.algorithms(),
+            &anchors,
+            intermediates,
+            now,
+            KeyUsage::client_auth(),
+            None,
+            Some(&|path| judgement.judge(path)),
+        );
+        let result = match (verified.map(|_| ()), judgement.outcome.into_inner()) {
+            (Ok(()), Some(Ok(admitted))) => Ok(admitted),
+            // A path held, and our rules refused it.
+            (_, Some(Err(refusal))) => Err(refusal),
+            (Err(error), _) => Err(from_webpki(&error, &parsed, now)),
+            // Not possible: a path is accepted by a judgement only.
+            (Ok(()), None) => Err(Refusal::InvalidPath("it was not judged".to_owned())),
+        };
+        result.map_err(|refusal| refuse(refusal, Some(&device), Some(first)))
+    }
+
+    /// The registered certificates whose subject is an issuer named in the chain, those that
+    /// are valid now first and among them those that stay valid longest.
+    fn candidates(
+        &self,
+        leaf: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Vec<CaEntry> {
+        let mut candidates = self.with_subject(leaf.issuer());
+        let mut seen: Vec<Vec<u8>> = vec![leaf.issuer().to_vec()];
+        for intermediate in intermediates {
+            let Ok(intermediate) = EndEntityCert::try_from(intermediate) else {
+                continue;
+            };
+            if !seen.iter().any(|seen| seen == intermediate.issuer()) {
+                candidates.extend(self.with_subject(intermediate.issuer()));
+                seen.push(intermediate.issuer().to_vec());
+            }
+        }
+        let now = unix(now);
+        candidates.sort_by_key(|entry| {
+            let certificate = &entry.certificate;
+            (!certificate.is_current(now), -certificate.not_after())
+        });
+        candidates
+    }
+
+    /// A registered certificate of this authority to name in a listing: the given one if it is
+    /// registered, else the one that stays valid longest.
+    fn registered(&self, der: &[u8], subject: &[u8], key: CaKeyId) -> Option<CaEntry> {
+        self.entry(CaId::of_der(der)).or_else(|| {
+            self.with_subject(subject)
+                .into_iter()
+                .filter(|entry| entry.certificate.key_id() == key)
+                .max_by_key(|entry| entry.certificate.not_after())
+        })
+    }
+}
+
+/// The rules, over one path after the other.
+struct Judgement<'a> {
+    registry: &'a Registry,
+    leaf: &'a X509Certificate<'a>,
+    candidates: &'a [CaEntry],
+    /// Borrowed from `candidates`, at the same indices.
+    anchors: &'a [TrustAnchor<'a>],
+    now: i64,
+    outcome: RefCell<Option<Result<Admitted, Refusal>>>,
+}
+
+impl Judgement<'_> {
+    fn judge(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
+        match self.rules(path) {
+            Ok(admitted) => {
+                self.outcome.replace(Some(Ok(admitted)));
+                Ok(())
+            }
+            Err(refusal) => {
+                // `webpki` goes on to the next path; the first refusal is the one to tell.
+                self.outcome.borrow_mut().get_or_insert(Err(refusal));
+                Err(webpki::Error::UnknownIssuer)
+            }
+        }
+    }
+
+    fn rules(&self, path: &VerifiedPath<'_>) -> Result<Admitted, Refusal> {
+        let anchor = self.anchor_of(path)?;
+        let certificate = &anchor.certificate;
+        let ca = || PathMember::Ca(certificate.serial().clone());
+
+        // Rule 1, what the path builder leaves out.
+        if !certificate.is_current(self.now) {
+            return Err(Refusal::OutsideValidity(ca()));
+        }
+        if certificate
+            .path_len()
+            .is_some_and(|most| path.intermediate_certificates().count() > most)
+        {
+            return Err(Refusal::Misused {
+                who: ca(),
+                rule: "more CAs stand below it than its path length allows",
+            });
+        }
+        if certificate.client_auth() == ClientAuth::Forbidden {
+            return Err(Refusal::Misused {
+                who: ca(),
+                rule: "its extended key usage does not allow TLS clients",
+            });
+        }
+        if key_usage(self.leaf)
+            .map_err(|error| malformed(&error))?
+            .is_some_and(|usage| !usage.digital_signature())
+        {
+            return Err(Refusal::Misused {
+                who: PathMember::Device,
+                rule: "its key usage does not allow digital signatures",
+            });
+        }
+        let (not_before, not_after) = validity(self.leaf).map_err(|error| malformed(&error))?;
+        let mut path_not_after = not_after.min(certificate.not_after());
+
+        // Rules 2 and 3, for every authority of the path, registered or not.
+        let mut keys = Vec::with_capacity(2);
+        let mut nearest: Option<CaEntry> = None;
+        let mut purpose = anchor.purpose;
+        for intermediate in path.intermediate_certificates() {
+            let der = intermediate.der();
+            let parsed = parse(&der).map_err(|error| malformed(&error))?;
+            if key_usage(&parsed)
+                .map_err(|error| malformed(&error))?
+                .is_some_and(|usage| !usage.key_cert_sign())
+            {
+                return Err(Refusal::Misused {
+                    who: PathMember::Intermediate,
+                    rule: "its key usage does not allow signing certificates",
+                });
+            }
+            path_not_after =
+                path_not_after.min(validity(&parsed).map_err(|error| malformed(&error))?.1);
+            let key = CaKeyId::of_parts(
+                intermediate.subject(),
+                &intermediate.subject_public_key_info(),
+            );
+            keys.push(key);
+            let registered = self.registry.registered(&der, intermediate.subject(), key);
+            let serial = serial(&parsed).map_err(|error| malformed(&error))?;
+            self.check_state(key, registered.as_ref(), serial)?;
+            if let Some(entry) = &registered
+                && entry.purpose == Purpose::Device
+            {
+                // A device CA below an administrators' CA makes no administrators.
+                purpose = Purpose::Device;
+            }
+            if nearest.is_none() {
+                nearest = registered;
+            }
+        }
+        let anchor_key = certificate.key_id();
+        keys.push(anchor_key);
+        if self.registry.verdict(anchor_key).is_none() {
+            // Deleted since it was looked up.
+            return Err(Refusal::UnknownCa);
+        }
+        self.check_state(anchor_key, Some(anchor), certificate.serial().clone())?;
+
+        // Rule 4.
+        let device = DeviceKey {
+            issuer: keys.first().copied().unwrap_or(anchor_key),
+            serial: serial(self.leaf).map_err(|error| malformed(&error))?,
+        };
+        match self.registry.device_status(&device) {
+            Some(Status::Inactive) => return Err(Refusal::DeviceInactive),
+            Some(Status::Active) | None => {}
+        }
+
+        let nearest = nearest.as_ref().unwrap_or(anchor);
+        Ok(Admitted {
+            purpose,
+            device,
+            ca: nearest.certificate.id(),
+            ca_sn: nearest.certificate.serial().clone(),
+            path: keys,
+            anchor_key,
+            common_name: common_name(self.leaf),
+            der: path.end_entity().der().to_vec(),
+            not_before,
+            not_after,
+            path_not_after,
+        })
+    }
+
+    /// Which registered certificate the path ends at. Certificates of one subject and key give
+    /// equal anchors, so they are told apart by place, not by value.
+    fn anchor_of(&self, path: &VerifiedPath<'_>) -> Result<&CaEntry, Refusal> {
+        let address = std::ptr::from_ref(path.anchor()).cast::<()>();
+        self.anchors
+            .iter()
+            .position(|anchor| std::ptr::from_ref(anchor).cast::<()>() == address)
+            .and_then(|index| self.candidates.get(index))
+            .ok_or(Refusal::UnknownCa)
+    }
+
+    fn check_state(
+        &self,
+        key: CaKeyId,
+        registered: Option<&CaEntry>,
+        serial: CertSerial,
+    ) -> Result<(), Refusal> {
+        match self.registry.verdict(key) {
+            Some(Verdict::Off(culprit)) => Err(match registered {
+                Some(entry) => Refusal::CaInactive {
+                    sn: entry.certificate.serial().clone(),
+                    why: culprit.reason_for(entry.certificate.id()),
+                },
+                None => Refusal::CaInactive {
+                    sn: serial,
+                    why: OffReason::Sibling(culprit.sn),
+                },
+            }),
+            Some(Verdict::On) | None => Ok(()),
+        }
+    }
+}
+
+fn borrowed_anchor(entry: &CaEntry) -> TrustAnchor<'_> {
+    let anchor = entry.certificate.anchor();
+    TrustAnchor {
+        subject: Der::from_slice(&anchor.subject),
+        subject_public_key_info: Der::from_slice(&anchor.subject_public_key_info),
+        name_constraints: anchor
+            .name_constraints
+            .as_ref()
+            .map(|constraints| Der::from_slice(constraints)),
+    }
+}
+
+fn from_webpki(error: &webpki::Error, leaf: &X509Certificate<'_>, now: UnixTime) -> Refusal {
+    use webpki::Error as E;
+    match error {
+        // A CA of the right name with another key did not sign it: for us that is no CA.
+        E::UnknownIssuer
+        | E::InvalidSignatureForPublicKey
+        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Refusal::UnknownCa,
+        E::CertExpired { .. } | E::CertNotValidYet { .. } | E::InvalidCertValidity => {
+            let now = unix(now);
+            let leaf_is_current = validity(leaf)
+                .is_ok_and(|(not_before, not_after)| (not_before..=not_after).contains(&now));
+            Refusal::OutsideValidity(if leaf_is_current {
+                PathMember::Intermediate
+            } else {
+                PathMember::Device
+            })
+        }
+        E::CaUsedAsEndEntity => Refusal::Misused {
+            who: PathMember::Device,
+            rule: "it is a CA certificate",
+        },
+        E::EndEntityUsedAsCa => Refusal::Misused {
+            who: PathMember::Intermediate,
+            rule: "it is not a CA certificate",
+        },
+        E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => Refusal::Misused {
+            who: PathMember::Device,
+            rule: "an extended key usage does not allow TLS clients",
+        },
+        E::PathLenConstraintViolated => Refusal::Misused {
+            who: PathMember::Intermediate,
+            rule: "more CAs stand below it than its path length allows",
+        },
+        E::MaximumPathBuildCallsExceeded
+        | E::MaximumSignatureChecksExceeded
+        | E::MaximumNameConstraintComparisonsExceeded => Refusal::TooMuchWork,
+        other => Refusal::InvalidPath(other.to_string()),
+    }
+}
+
+fn malformed(error: &CertificateError) -> Refusal {
+    Refusal::Malformed(error.to_string())
+}
+
+fn unix(time: UnixTime) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// `webpki` takes paths with up to 6 CAs below the anchor; a client that sends more
+/// certificates than this has no honest reason.
+pub const MAX_INTERMEDIATES: usize = 8;

@@ -1,0 +1,308 @@
+//! The registered CAs and known devices of one instance: the truth for the gate.
+//!
+//! Reading never waits for a writer. Writers are serialized, and a change toward deny ends with
+//! [`Registry::barrier`], after which no step of a handshake that began before it is still
+//! running.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use dashmap::DashMap;
+
+use crate::ca::certificate::{Algorithms, CaCertificate};
+use crate::ca::error::{OffReason, Refusal};
+use crate::ca::id::{CaId, CaKeyId, CertSerial};
+use crate::ca::lifecycle::Status;
+use crate::ca::path::Admitted;
+use crate::ca::topology::{Recomputed, SameKey, Topology, Verdict};
+
+/// What a CA is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It signs device certificates; registered and switched through the API.
+    Device,
+    /// It signs certificates of in-broker administrators; named in the configuration.
+    Admin,
+}
+
+/// A device certificate: unique by who issued it and its serial number there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceKey {
+    /// The authority that signed it.
+    pub issuer: CaKeyId,
+    /// Its serial number.
+    pub serial: CertSerial,
+}
+
+/// Why a CA certificate cannot be added to the registry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// Each handshake may have to try every CA of one subject.
+    #[error(
+        "{MAX_PER_SUBJECT} CA certificates with this subject are registered, the most there may be"
+    )]
+    TooManyWithSubject,
+    /// An administrator's CA cannot be a device CA, nor the other way round.
+    #[error("this authority is already registered for another purpose")]
+    OtherPurpose,
+}
+
+/// A registered CA as the gate sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct CaEntry {
+    pub(crate) certificate: Arc<CaCertificate>,
+    pub(crate) purpose: Purpose,
+}
+
+/// What a change did to trust: whom to look for among the connected peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Authorities that are off, or have no certificate left, after the change.
+    pub denied: Vec<CaKeyId>,
+}
+
+/// The registered CAs and known devices of one instance.
+#[derive(Debug)]
+pub struct Registry {
+    algorithms: Algorithms,
+    by_subject: DashMap<Box<[u8]>, Vec<CaEntry>>,
+    by_id: DashMap<CaId, CaEntry>,
+    verdicts: DashMap<CaKeyId, Verdict>,
+    devices: DashMap<DeviceKey, Status>,
+    topology: Mutex<Topology>,
+    steps: RwLock<()>,
+}
+
+impl Registry {
+    /// An empty registry: it admits nobody.
+    ///
+    /// `algorithms` are the signatures that certificates may carry.
+    pub fn new(same_key: SameKey, algorithms: Algorithms) -> Self {
+        Self {
+            algorithms,
+            by_subject: DashMap::new(),
+            by_id: DashMap::new(),
+            verdicts: DashMap::new(),
+            devices: DashMap::new(),
+            topology: Mutex::new(Topology::new(same_key, algorithms)),
+            steps: RwLock::new(()),
+        }
+    }
+
+    /// Whether [`insert`](Self::insert) would take the certificate.
+    ///
+    /// # Errors
+    /// As `insert`.
+    pub fn can_insert(
+        &self,
+        certificate: &CaCertificate,
+        purpose: Purpose,
+    ) -> Result<(), RegistryError> {
+        if self.by_id.contains_key(&certificate.id()) {
+            return Ok(());
+        }
+        if self.lock().with_subject(certificate.subject()) >= MAX_PER_SUBJECT {
+            return Err(RegistryError::TooManyWithSubject);
+        }
+        let other_purpose =
+            self.by_subject
+                .get(certificate.subject())
+                .is_some_and(|same_subject| {
+                    same_subject.iter().any(|entry| {
+                        entry.certificate.key_id() == certificate.key_id()
+                            && entry.purpose != purpose
+                    })
+                });
+        if other_purpose {
+            return Err(RegistryError::OtherPurpose);
+        }
+        Ok(())
+    }
+
+    /// Register a certificate, or set the state of one that is registered.
+    ///
+    /// # Errors
+    /// If there are too many of its subject already, or its authority has another purpose.
+    pub fn insert(
+        &self,
+        certificate: Arc<CaCertificate>,
+        purpose: Purpose,
+        status: Status,
+    ) -> Result<Effects, RegistryError> {
+        self.can_insert(&certificate, purpose)?;
+        let mut topology = self.lock();
+        let recomputed = topology.insert(Arc::clone(&certificate), status);
+        // Verdicts first: no reader finds the certificate before it finds its state.
+        let effects = self.publish(recomputed);
+        let id = certificate.id();
+        let entry = CaEntry {
+            certificate,
+            purpose,
+        };
+        if self.by_id.insert(id, entry.clone()).is_none() {
+            self.by_subject
+                .entry(entry.certificate.subject().into())
+                .or_default()
+                .push(entry);
+        }
+        Ok(effects)
+    }
+
+    /// Set the own state of a certificate. Without effect if it is not registered.
+    pub fn set_status(&self, id: CaId, status: Status) -> Effects {
+        let mut topology = self.lock();
+        let recomputed = topology.set_status(id, status);
+        self.publish(recomputed)
+    }
+
+    /// Forget a certificate. Without effect if it is not registered.
+    pub fn remove(&self, id: CaId) -> Effects {
+        let mut topology = self.lock();
+        if let Some((_, entry)) = self.by_id.remove(&id) {
+            let subject = entry.certificate.subject();
+            if let Some(mut same_subject) = self.by_subject.get_mut(subject) {
+                same_subject.retain(|other| other.certificate.id() != id);
+            }
+            self.by_subject
+                .remove_if(subject, |_, left| left.is_empty());
+        }
+        let recomputed = topology.remove(id);
+        self.publish(recomputed)
+    }
+
+    /// The own state of a certificate, if it is registered.
+    pub fn status(&self, id: CaId) -> Option<Status> {
+        self.lock().status(id)
+    }
+
+    /// Why a registered certificate is off; `None` if it is on or not registered.
+    pub fn off_reason(&self, id: CaId) -> Option<OffReason> {
+        let key = self.by_id.get(&id)?.certificate.key_id();
+        match self.verdict(key) {
+            Some(Verdict::Off(culprit)) => Some(culprit.reason_for(id)),
+            Some(Verdict::On) | None => None,
+        }
+    }
+
+    /// The registered authorities below this one, itself included.
+    pub fn at_or_below(&self, key: CaKeyId) -> Vec<CaKeyId> {
+        self.lock().at_or_below(key).into_iter().collect()
+    }
+
+    /// Number of registered certificates, for any purpose.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether no certificate is registered.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Record a device certificate with its state, or change the state of a recorded one.
+    pub fn set_device(&self, device: DeviceKey, status: Status) {
+        self.devices.insert(device, status);
+    }
+
+    /// Forget a device certificate.
+    pub fn forget_device(&self, device: &DeviceKey) {
+        self.devices.remove(device);
+    }
+
+    /// The state of a device certificate, if it is recorded.
+    pub fn device_status(&self, device: &DeviceKey) -> Option<Status> {
+        self.devices.get(device).map(|status| *status)
+    }
+
+    /// Why somebody who was admitted would not be admitted again now; `None` if they would.
+    ///
+    /// Looks at states only: the signatures were checked, and `now` (Unix seconds) is compared
+    /// with the dates that held for the whole path.
+    pub fn objection(&self, admitted: &Admitted, now: i64) -> Option<Refusal> {
+        for key in admitted.path() {
+            if let Some(Verdict::Off(culprit)) = self.verdict(*key) {
+                return Some(Refusal::CaInactive {
+                    sn: admitted.ca_sn().clone(),
+                    why: culprit.reason_for(admitted.ca()),
+                });
+            }
+        }
+        if self.verdict(admitted.anchor_key()).is_none() {
+            return Some(Refusal::UnknownCa);
+        }
+        if self.device_status(admitted.device()) == Some(Status::Inactive) {
+            return Some(Refusal::DeviceInactive);
+        }
+        if now > admitted.path_not_after() {
+            return Some(Refusal::OutsideValidity(
+                crate::ca::error::PathMember::Device,
+            ));
+        }
+        None
+    }
+
+    /// Run one step of a handshake, so that [`barrier`](Self::barrier) can wait for it.
+    ///
+    /// The step must not block: it is the work between two waits for the network.
+    pub fn handshake_step<T>(&self, step: impl FnOnce() -> T) -> T {
+        let _running = self.steps.read().unwrap_or_else(PoisonError::into_inner);
+        step()
+    }
+
+    /// Wait until every handshake step that is running now has ended. Those that begin later
+    /// see everything that was changed before this call.
+    pub fn barrier(&self) {
+        drop(self.steps.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn algorithms(&self) -> Algorithms {
+        self.algorithms
+    }
+
+    /// The registered certificates with this subject.
+    pub(crate) fn with_subject(&self, subject: &[u8]) -> Vec<CaEntry> {
+        self.by_subject
+            .get(subject)
+            .map(|entries| entries.clone())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn entry(&self, id: CaId) -> Option<CaEntry> {
+        self.by_id.get(&id).map(|entry| entry.clone())
+    }
+
+    pub(crate) fn verdict(&self, key: CaKeyId) -> Option<Verdict> {
+        self.verdicts.get(&key).map(|verdict| verdict.clone())
+    }
+
+    /// Deny first, allow last, so that a reader never sees more allowed than before or after.
+    fn publish(&self, recomputed: Recomputed) -> Effects {
+        let mut effects = Effects::default();
+        let mut allowed = Vec::new();
+        for (key, verdict) in recomputed.verdicts {
+            match verdict {
+                Some(Verdict::On) => allowed.push(key),
+                Some(off @ Verdict::Off(_)) => {
+                    self.verdicts.insert(key, off);
+                    effects.denied.push(key);
+                }
+                None => {
+                    self.verdicts.remove(&key);
+                    effects.denied.push(key);
+                }
+            }
+        }
+        for key in allowed {
+            self.verdicts.insert(key, Verdict::On);
+        }
+        effects
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Topology> {
+        // A panic in there can only leave verdicts that deny too much: they are published last.
+        self.topology.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A handshake may have to try the signature of every CA with the issuer's subject, and the
+/// path builder tries at most 100 signatures.
+pub const MAX_PER_SUBJECT: usize = 32;

@@ -1,0 +1,322 @@
+//! Which authority stands above which, and which of them are off because of it.
+//!
+//! An authority is one subject and one public key ([`CaKeyId`]); it may have several registered
+//! certificates. A certificate is *on* if it is active and no registered authority that signed it
+//! is off. Whether an authority is off follows from its certificates by [`SameKey`].
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::ca::certificate::{Algorithms, CaCertificate};
+use crate::ca::error::OffReason;
+use crate::ca::id::{CaId, CaKeyId, CertSerial};
+use crate::ca::lifecycle::Status;
+
+/// What one inactive certificate of an authority means for its other certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SameKey {
+    /// One certificate that is off switches the authority off.
+    #[default]
+    Deny,
+    /// One certificate that is on carries the authority on.
+    AllowActive,
+}
+
+/// Whether an authority admits anyone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Off(Culprit),
+    On,
+}
+
+/// The inactive certificate that switches an authority off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Culprit {
+    pub(crate) id: CaId,
+    pub(crate) sn: CertSerial,
+    pub(crate) whose: Whose,
+}
+
+/// To whom the inactive certificate belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// To the authority itself.
+    Own,
+    /// To one above it.
+    Above,
+}
+
+impl Culprit {
+    /// The reason as it is told of the certificate `id` of this authority.
+    pub(crate) fn reason_for(&self, id: CaId) -> OffReason {
+        match self.whose {
+            Whose::Own if self.id == id => OffReason::Own,
+            Whose::Own => OffReason::Sibling(self.sn.clone()),
+            Whose::Above => OffReason::Above(self.sn.clone()),
+        }
+    }
+}
+
+/// Which authorities a change concerned.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Recomputed {
+    /// Every authority that was looked at, with what holds for it now; `None`: it has no
+    /// certificate left.
+    pub(crate) verdicts: Vec<(CaKeyId, Option<Verdict>)>,
+}
+
+/// The registered certificates and how they hang together. For writers; the gate reads only
+/// the verdicts.
+#[derive(Debug)]
+pub(crate) struct Topology {
+    same_key: SameKey,
+    algorithms: Algorithms,
+    nodes: HashMap<CaId, Node>,
+    groups: HashMap<CaKeyId, HashSet<CaId>>,
+    /// Certificates by the contents of their subject, and of their issuer.
+    by_subject: HashMap<Box<[u8]>, HashSet<CaId>>,
+    by_issuer: HashMap<Box<[u8]>, HashSet<CaId>>,
+    /// Certificates that an authority signed, its own renewals left out.
+    signed: HashMap<CaKeyId, HashSet<CaId>>,
+    verdicts: HashMap<CaKeyId, Verdict>,
+}
+
+#[derive(Debug)]
+struct Node {
+    certificate: Arc<CaCertificate>,
+    status: Status,
+    /// The registered authority that signed it.
+    parent: Option<CaKeyId>,
+}
+
+impl Topology {
+    pub(crate) fn new(same_key: SameKey, algorithms: Algorithms) -> Self {
+        Self {
+            same_key,
+            algorithms,
+            nodes: HashMap::new(),
+            groups: HashMap::new(),
+            by_subject: HashMap::new(),
+            by_issuer: HashMap::new(),
+            signed: HashMap::new(),
+            verdicts: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn status(&self, id: CaId) -> Option<Status> {
+        self.nodes.get(&id).map(|node| node.status)
+    }
+
+    /// How many certificates have this subject.
+    pub(crate) fn with_subject(&self, subject: &[u8]) -> usize {
+        self.by_subject.get(subject).map_or(0, HashSet::len)
+    }
+
+    pub(crate) fn insert(&mut self, certificate: Arc<CaCertificate>, status: Status) -> Recomputed {
+        let id = certificate.id();
+        if self.nodes.contains_key(&id) {
+            return self.set_status(id, status);
+        }
+        let parent = self.find_parent(&certificate);
+        if let Some(parent) = parent {
+            self.signed.entry(parent).or_default().insert(id);
+        }
+        self.adopt_children(&certificate);
+        let key = certificate.key_id();
+        self.groups.entry(key).or_default().insert(id);
+        self.by_subject
+            .entry(certificate.subject().into())
+            .or_default()
+            .insert(id);
+        self.by_issuer
+            .entry(certificate.issuer().into())
+            .or_default()
+            .insert(id);
+        self.nodes.insert(
+            id,
+            Node {
+                certificate,
+                status,
+                parent,
+            },
+        );
+        self.recompute(key)
+    }
+
+    pub(crate) fn set_status(&mut self, id: CaId, status: Status) -> Recomputed {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Recomputed::default();
+        };
+        node.status = status;
+        let key = node.certificate.key_id();
+        self.recompute(key)
+    }
+
+    pub(crate) fn remove(&mut self, id: CaId) -> Recomputed {
+        let Some(node) = self.nodes.remove(&id) else {
+            return Recomputed::default();
+        };
+        let key = node.certificate.key_id();
+        if let Some(parent) = node.parent {
+            remove_from(&mut self.signed, &parent, id);
+        }
+        remove_from(&mut self.by_subject, node.certificate.subject(), id);
+        remove_from(&mut self.by_issuer, node.certificate.issuer(), id);
+        remove_from(&mut self.groups, &key, id);
+        let mut seeds = vec![key];
+        if !self.groups.contains_key(&key) {
+            for child in self.signed.remove(&key).unwrap_or_default() {
+                if let Some(child) = self.nodes.get_mut(&child) {
+                    child.parent = None;
+                    seeds.push(child.certificate.key_id());
+                }
+            }
+        }
+        self.recompute_all(seeds)
+    }
+
+    /// The authorities that stand below this one, itself included.
+    pub(crate) fn at_or_below(&self, key: CaKeyId) -> HashSet<CaKeyId> {
+        let mut found = HashSet::from([key]);
+        let mut open = vec![key];
+        while let Some(key) = open.pop() {
+            for child in self.signed.get(&key).into_iter().flatten() {
+                if let Some(child) = self.nodes.get(child).map(|n| n.certificate.key_id())
+                    && found.insert(child)
+                {
+                    open.push(child);
+                }
+            }
+        }
+        found
+    }
+
+    fn find_parent(&self, certificate: &CaCertificate) -> Option<CaKeyId> {
+        self.by_subject
+            .get(certificate.issuer())
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.nodes.get(id))
+            .filter(|issuer| issuer.certificate.key_id() != certificate.key_id())
+            .find(|issuer| {
+                issuer
+                    .certificate
+                    .has_signed(certificate.der(), self.algorithms)
+            })
+            .map(|issuer| issuer.certificate.key_id())
+    }
+
+    fn adopt_children(&mut self, certificate: &CaCertificate) {
+        let Some(candidates) = self.by_issuer.get(certificate.subject()) else {
+            return;
+        };
+        for id in candidates.clone() {
+            let Some(child) = self.nodes.get_mut(&id) else {
+                continue;
+            };
+            if child.parent.is_none()
+                && child.certificate.key_id() != certificate.key_id()
+                && certificate.has_signed(child.certificate.der(), self.algorithms)
+            {
+                child.parent = Some(certificate.key_id());
+                self.signed
+                    .entry(certificate.key_id())
+                    .or_default()
+                    .insert(id);
+            }
+        }
+    }
+
+    fn recompute(&mut self, key: CaKeyId) -> Recomputed {
+        self.recompute_all(vec![key])
+    }
+
+    /// Works out anew what holds for these authorities and all below them: the smallest set of
+    /// authorities that are off, so that two that signed each other do not hold each other off.
+    fn recompute_all(&mut self, seeds: Vec<CaKeyId>) -> Recomputed {
+        let mut concerned: HashSet<CaKeyId> = HashSet::new();
+        for seed in seeds {
+            if !concerned.contains(&seed) {
+                concerned.extend(self.at_or_below(seed));
+            }
+        }
+        for key in &concerned {
+            self.verdicts.insert(*key, Verdict::On);
+        }
+        let mut open: Vec<CaKeyId> = concerned.iter().copied().collect();
+        while let Some(key) = open.pop() {
+            if self.verdicts.get(&key) != Some(&Verdict::On) {
+                continue;
+            }
+            let Some(culprit) = self.culprit(key) else {
+                continue;
+            };
+            self.verdicts.insert(key, Verdict::Off(culprit));
+            for child in self.signed.get(&key).into_iter().flatten() {
+                open.extend(self.nodes.get(child).map(|n| n.certificate.key_id()));
+            }
+        }
+        let mut verdicts: Vec<_> = concerned
+            .into_iter()
+            .map(|key| {
+                if self.groups.contains_key(&key) {
+                    (key, self.verdicts.get(&key).cloned())
+                } else {
+                    self.verdicts.remove(&key);
+                    (key, None)
+                }
+            })
+            .collect();
+        verdicts.sort_by_key(|(key, _)| *key);
+        Recomputed { verdicts }
+    }
+
+    /// The certificate that switches the authority off, by what is known so far.
+    fn culprit(&self, key: CaKeyId) -> Option<Culprit> {
+        let group = self.groups.get(&key)?;
+        let mut culprit = None;
+        for id in group {
+            let node = self.nodes.get(id)?;
+            let off = match (node.status, node.parent.and_then(|p| self.verdicts.get(&p))) {
+                (Status::Inactive, _) => Some(Culprit {
+                    id: *id,
+                    sn: node.certificate.serial().clone(),
+                    whose: Whose::Own,
+                }),
+                (Status::Active, Some(Verdict::Off(above))) => Some(Culprit {
+                    whose: Whose::Above,
+                    ..above.clone()
+                }),
+                (Status::Active, Some(Verdict::On) | None) => None,
+            };
+            match (self.same_key, off) {
+                (SameKey::AllowActive, None) => return None,
+                (SameKey::Deny, None) => {}
+                // The nearest cause, and among equals always the same one.
+                (SameKey::Deny | SameKey::AllowActive, Some(off)) => {
+                    let nearer = culprit.as_ref().is_none_or(|known: &Culprit| {
+                        (off.whose == Whose::Above, off.id)
+                            < (known.whose == Whose::Above, known.id)
+                    });
+                    if nearer {
+                        culprit = Some(off);
+                    }
+                }
+            }
+        }
+        culprit
+    }
+}
+
+fn remove_from<K, Q>(map: &mut HashMap<K, HashSet<CaId>>, key: &Q, id: CaId)
+where
+    K: std::hash::Hash + Eq + std::borrow::Borrow<Q>,
+    Q: std::hash::Hash + Eq + ?Sized,
+{
+    if let Some(set) = map.get_mut(key) {
+        set.remove(&id);
+        if set.is_empty() {
+            map.remove(key);
+        }
+    }
+}

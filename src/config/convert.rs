@@ -1,0 +1,338 @@
+//! From what is written to what the program runs on, with all faults at once.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::fault::{ConfigError, Faults};
+use super::{
+    AccessKey, Admin, Config, ControlChannel, Development, Instance, Overrides, Secret,
+    SignatureV1, Tls, convert_mqtt, file,
+};
+use crate::ca::id::AccessKeyId;
+use crate::ca::topology::SameKey;
+use crate::control::{ControlSettings, OnInactivate};
+use crate::mqtt::settings::Settings;
+use crate::telemetry::{self, LogFormat, LogSettings};
+use crate::tls::server_config::TlsVersions;
+
+/// Convert the file. In the development mode (`certs_dir` is given) the certificates and keys
+/// are made later, and are not looked at.
+pub(super) fn convert(
+    file: file::File,
+    overrides: &Overrides,
+    certs_dir: Option<PathBuf>,
+    origin: &str,
+) -> Result<Config, ConfigError> {
+    let mut faults = Faults::default();
+    let config = whole(&mut faults, file, overrides, certs_dir);
+    match config {
+        Some(config) if faults.0.is_empty() => Ok(config),
+        _ => Err(ConfigError::Faults {
+            origin: origin.to_owned(),
+            faults: faults.0,
+        }),
+    }
+}
+
+fn whole(
+    faults: &mut Faults,
+    file: file::File,
+    overrides: &Overrides,
+    certs_dir: Option<PathBuf>,
+) -> Option<Config> {
+    let mqtt = convert_mqtt::settings(faults, &file);
+    let instances = instances(
+        faults,
+        &file.instance,
+        mqtt.as_ref(),
+        overrides,
+        certs_dir.as_deref(),
+    );
+    let registry = registry(faults, &file.registry);
+    let tls = tls(faults, &file.tls);
+    let admin = admin(faults, &file.admin, overrides, certs_dir.as_deref());
+    let log = log(faults, &file.log);
+    let grace = file.shutdown.grace_seconds;
+    let grace = faults.seconds("shutdown.grace_seconds", grace, 1, 3600);
+    let data_dir = overrides.data_dir.clone().unwrap_or(file.store.data_dir);
+    Some(Config {
+        instances: instances?,
+        registry: registry?,
+        tls: tls?,
+        admin: admin?,
+        audit_path: file
+            .audit
+            .path
+            .unwrap_or_else(|| data_dir.join("audit.log")),
+        data_dir,
+        log: log?,
+        shutdown_grace: grace?,
+        development: certs_dir.map(|certs_dir| Development { certs_dir }),
+    })
+}
+
+fn instances(
+    faults: &mut Faults,
+    written: &[file::Instance],
+    mqtt: Option<&Settings>,
+    overrides: &Overrides,
+    certs_dir: Option<&Path>,
+) -> Option<Vec<Instance>> {
+    if written.is_empty() {
+        faults.missing("instance", "there must be at least one [[instance]]");
+    }
+    if let Some(address) = overrides.mqtt_listen
+        && written.len() > 1
+    {
+        let what = "can only be given for a configuration with one instance";
+        faults.add("--mqtt-listen", address, what);
+    }
+    let converted: Vec<Option<Instance>> = written
+        .iter()
+        .enumerate()
+        .map(|(index, written)| {
+            instance(
+                faults,
+                &format!("instance[{index}]"),
+                written,
+                mqtt,
+                overrides,
+                certs_dir,
+            )
+        })
+        .collect();
+    let converted: Option<Vec<Instance>> = converted.into_iter().collect();
+    if let Some(instances) = &converted {
+        distinct(faults, instances);
+    }
+    converted
+}
+
+/// Names and fixed addresses must not be given twice.
+fn distinct(faults: &mut Faults, instances: &[Instance]) {
+    for (index, instance) in instances.iter().enumerate() {
+        for earlier in instances.iter().take(index) {
+            if earlier.id == instance.id {
+                let what = "another instance has this id";
+                faults.add(&format!("instance[{index}].id"), &instance.id, what);
+            }
+            if earlier.mqtt_listen == instance.mqtt_listen && instance.mqtt_listen.port() != 0 {
+                let what = "another instance listens there";
+                let key = format!("instance[{index}].mqtt_listen");
+                faults.add(&key, instance.mqtt_listen, what);
+            }
+        }
+    }
+}
+
+fn instance(
+    faults: &mut Faults,
+    key: &str,
+    written: &file::Instance,
+    mqtt: Option<&Settings>,
+    overrides: &Overrides,
+    certs_dir: Option<&Path>,
+) -> Option<Instance> {
+    let at = |name: &str| format!("{key}.{name}");
+    let id = faults
+        .required(&at("id"), written.id.as_ref())
+        .and_then(|text| faults.parse(&at("id"), text));
+    let account = faults
+        .required(&at("account"), written.account.as_ref())
+        .and_then(|text| faults.parse(&at("account"), text));
+    let listen = match overrides.mqtt_listen {
+        Some(address) => Some(address),
+        None => faults.parse(&at("mqtt_listen"), &written.mqtt_listen),
+    };
+    let (certificate, private_key) = match certs_dir {
+        Some(directory) => (
+            Some(directory.join("server.pem")),
+            Some(directory.join("server.key")),
+        ),
+        None => (
+            faults
+                .required(&at("tls_certificate"), written.tls_certificate.as_ref())
+                .cloned(),
+            faults
+                .required(&at("tls_key"), written.tls_key.as_ref())
+                .cloned(),
+        ),
+    };
+    if certs_dir.is_none()
+        && let Some(path) = &private_key
+    {
+        faults.is_exposed(&at("tls_key"), path);
+    }
+    let on_inactivate = faults.word(
+        &at("on_inactivate"),
+        &written.on_inactivate,
+        &[("cut", OnInactivate::Cut), ("keep", OnInactivate::Keep)],
+    );
+    let policy = convert_mqtt::policy(faults, key, written);
+    let same_key = faults.word(
+        &at("same_key"),
+        &written.same_key,
+        &[
+            ("deny", SameKey::Deny),
+            ("allow_active", SameKey::AllowActive),
+        ],
+    );
+    Some(Instance {
+        id: id?,
+        account: account?,
+        region: written.region.clone(),
+        mqtt_listen: listen?,
+        tls_certificate: certificate?,
+        tls_key: private_key?,
+        on_inactivate: on_inactivate?,
+        same_key: same_key?,
+        mqtt: Settings {
+            policy: convert_mqtt::with_overflow(policy?, mqtt?),
+            ..mqtt?.clone()
+        },
+    })
+}
+
+fn registry(faults: &mut Faults, written: &file::Registry) -> Option<ControlSettings> {
+    let lifetime = faults.seconds(
+        "registry.register_code_lifetime_seconds",
+        written.register_code_lifetime_seconds,
+        60,
+        365 * 24 * 3600,
+    );
+    let mut count =
+        |key: &str, value, most| faults.number(&format!("registry.{key}"), value, 1, most);
+    let codes = count("max_register_codes", written.max_register_codes, 1_000_000);
+    let cas = count("max_cas", written.max_cas, 1_000_000);
+    let devices = count("max_devices", written.max_devices, 100_000_000);
+    Some(ControlSettings {
+        register_code_lifetime: lifetime?,
+        max_register_codes: codes?,
+        max_cas: cas?,
+        max_devices: devices?,
+    })
+}
+
+fn tls(faults: &mut Faults, written: &file::Tls) -> Option<Tls> {
+    let versions = faults.word(
+        "tls.min_version",
+        &written.min_version,
+        &[("1.2", TlsVersions::From12), ("1.3", TlsVersions::Only13)],
+    );
+    let timeout = faults.seconds(
+        "tls.handshake_timeout_seconds",
+        written.handshake_timeout_seconds,
+        1,
+        300,
+    );
+    Some(Tls {
+        versions: versions?,
+        handshake_timeout: timeout?,
+    })
+}
+
+fn admin(
+    faults: &mut Faults,
+    written: &file::Admin,
+    overrides: &Overrides,
+    certs_dir: Option<&Path>,
+) -> Option<Admin> {
+    let listen = match overrides.admin_listen {
+        Some(address) => Some(address),
+        None => faults.parse("admin.listen", &written.listen),
+    };
+    let access_keys: Vec<Option<AccessKey>> = written
+        .access_key
+        .iter()
+        .enumerate()
+        .filter(|_| certs_dir.is_none())
+        .map(|(index, written)| access_key(faults, &format!("admin.access_key[{index}]"), written))
+        .collect();
+    let control_channel = match &written.control_channel {
+        None => Some(None),
+        Some(written) => control_channel(faults, written, certs_dir).map(Some),
+    };
+    Some(Admin {
+        listen: listen?,
+        signature_v1: if written.signature_v1 {
+            SignatureV1::Accept
+        } else {
+            SignatureV1::Refuse
+        },
+        access_keys: access_keys.into_iter().collect::<Option<_>>()?,
+        control_channel: control_channel?,
+    })
+}
+
+/// The names that `admin-key.json` uses; what else is in it is for clients.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AccessKeyFile {
+    access_key_id: AccessKeyId,
+    access_key_secret: String,
+}
+
+fn access_key(faults: &mut Faults, key: &str, written: &file::AccessKey) -> Option<AccessKey> {
+    let account_key = format!("{key}.account");
+    let account = faults
+        .required(&account_key, written.account.as_ref())
+        .and_then(|text| faults.parse(&account_key, text));
+    let file_key = format!("{key}.file");
+    let path = faults.required(&file_key, written.file.as_ref())?;
+    let text = faults.secret_file(&file_key, path)?;
+    match serde_json::from_str::<AccessKeyFile>(text.reveal()) {
+        Ok(file) => Some(AccessKey {
+            id: file.access_key_id,
+            secret: Secret::new(file.access_key_secret),
+            account: account?,
+        }),
+        Err(error) => {
+            let what = format!(
+                "must be JSON with AccessKeyId and AccessKeySecret (line {}, column {} is not)",
+                error.line(),
+                error.column()
+            );
+            faults.add(&file_key, path.display(), what);
+            None
+        }
+    }
+}
+
+fn control_channel(
+    faults: &mut Faults,
+    written: &file::ControlChannel,
+    certs_dir: Option<&Path>,
+) -> Option<ControlChannel> {
+    let ca = match certs_dir {
+        Some(directory) => Some(directory.join("admin-ca.pem")),
+        None => faults
+            .required("admin.control_channel.ca", written.ca.as_ref())
+            .cloned(),
+    };
+    if written.common_names.is_empty() {
+        faults.missing(
+            "admin.control_channel.common_names",
+            "there must be at least one common name",
+        );
+    }
+    Some(ControlChannel {
+        ca: ca?,
+        common_names: written.common_names.clone(),
+    })
+}
+
+fn log(faults: &mut Faults, written: &file::Log) -> Option<LogSettings> {
+    let format = faults.word(
+        "log.format",
+        &written.format,
+        &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+    );
+    if let Err(error) = telemetry::check_filter(&written.filter) {
+        faults.add("log.filter", &written.filter, error.to_string());
+    }
+    Some(LogSettings {
+        format: format?,
+        filter: written.filter.clone(),
+    })
+}

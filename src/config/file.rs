@@ -1,0 +1,296 @@
+//! The configuration file: its keys as they are written, and what each is if it is left out.
+//!
+//! The defaults stand here, or in the settings of the module that a key is for. A key without a default is an `Option`; whether it
+//! may be left out is for [`convert`](super::convert) to say.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::ControlSettings;
+use crate::mqtt::bus::BusSettings;
+use crate::mqtt::settings::Limits;
+
+/// The whole file.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct File {
+    /// The instances that this process serves; at least one.
+    pub instance: Vec<Instance>,
+    /// Limits of the registry.
+    pub registry: Registry,
+    /// TLS in front of the broker.
+    pub tls: Tls,
+    /// Limits of the MQTT session layer.
+    pub mqtt: Mqtt,
+    /// The admin API and the control topic.
+    pub admin: Admin,
+    /// What survives a restart.
+    pub store: Store,
+    /// The audit log.
+    pub audit: Audit,
+    /// The log of the program.
+    pub log: Log,
+    /// How the program ends.
+    pub shutdown: Shutdown,
+}
+
+/// `[[instance]]`
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)] // config/full.toml explains every key
+pub struct Instance {
+    pub id: Option<String>,
+    pub account: Option<String>,
+    pub region: String,
+    pub mqtt_listen: String,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub on_inactivate: String,
+    pub will_on_cut: String,
+    pub session_on_cut: String,
+    pub client_id: String,
+    pub session_owner: String,
+    pub same_key: String,
+}
+
+/// `[registry]`
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Registry {
+    pub register_code_lifetime_seconds: u64,
+    pub max_register_codes: usize,
+    pub max_cas: usize,
+    pub max_devices: usize,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Tls {
+    pub min_version: String,
+    pub handshake_timeout_seconds: u64,
+    pub max_concurrent_handshakes: usize,
+}
+
+/// `[mqtt]`, for each instance.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Mqtt {
+    pub shards: usize,
+    pub shard_window_bytes: usize,
+    pub publish_timeout_seconds: u64,
+    pub max_connections: usize,
+    pub connect_timeout_seconds: u64,
+    pub write_timeout_seconds: u64,
+    pub takeover_timeout_seconds: u64,
+    pub max_packet_bytes: usize,
+    pub max_client_id_bytes: usize,
+    pub max_topic_bytes: usize,
+    pub max_topic_levels: usize,
+    pub control_characters: String,
+    pub receive_maximum: u16,
+    pub max_inflight: u16,
+    pub max_topic_aliases: u16,
+    pub max_keep_alive_seconds: u16,
+    pub max_sessions: usize,
+    pub max_session_expiry_seconds: u32,
+    pub max_subscriptions: usize,
+    pub max_queued_messages: usize,
+    pub max_queued_bytes: usize,
+    pub max_total_queued_bytes: usize,
+    pub overflow: String,
+    pub max_retained_messages: usize,
+    pub max_retained_bytes: usize,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Admin {
+    pub listen: String,
+    pub signature_v1: bool,
+    pub access_key: Vec<AccessKey>,
+    pub control_channel: Option<ControlChannel>,
+}
+
+/// `[[admin.access_key]]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct AccessKey {
+    pub file: Option<PathBuf>,
+    pub account: Option<String>,
+}
+
+/// `[admin.control_channel]`
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ControlChannel {
+    pub ca: Option<PathBuf>,
+    pub common_names: Vec<String>,
+    pub max_command_bytes: usize,
+    pub max_commands_at_once: usize,
+    pub command_timeout_seconds: u64,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Store {
+    pub data_dir: PathBuf,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Audit {
+    pub path: Option<PathBuf>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Log {
+    pub format: String,
+    pub filter: String,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Shutdown {
+    pub grace_seconds: u64,
+}
+
+impl Default for Instance {
+    fn default() -> Self {
+        Self {
+            id: None,
+            account: None,
+            region: "cn-hangzhou".to_owned(),
+            mqtt_listen: "0.0.0.0:8883".to_owned(),
+            tls_certificate: None,
+            tls_key: None,
+            on_inactivate: "cut".to_owned(),
+            will_on_cut: "publish".to_owned(),
+            session_on_cut: "keep".to_owned(),
+            client_id: "any".to_owned(),
+            session_owner: "name".to_owned(),
+            same_key: "deny".to_owned(),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            min_version: "1.2".to_owned(),
+            handshake_timeout_seconds: 10,
+            max_concurrent_handshakes: Limits::default().max_handshakes,
+        }
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        let settings = ControlSettings::default();
+        Self {
+            register_code_lifetime_seconds: settings.register_code_lifetime.as_secs(),
+            max_register_codes: settings.max_register_codes,
+            max_cas: settings.max_cas,
+            max_devices: settings.max_devices,
+        }
+    }
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        let (bus, limits) = (BusSettings::default(), Limits::default());
+        Self {
+            shards: 0,
+            shard_window_bytes: bus.window_bytes,
+            publish_timeout_seconds: bus.publish_timeout.as_secs(),
+            max_connections: limits.max_connections,
+            connect_timeout_seconds: limits.connect_timeout.as_secs(),
+            write_timeout_seconds: limits.write_timeout.as_secs(),
+            takeover_timeout_seconds: limits.takeover_timeout.as_secs(),
+            max_packet_bytes: limits.max_packet,
+            max_client_id_bytes: limits.max_client_id,
+            max_topic_bytes: limits.topics.max_bytes,
+            max_topic_levels: limits.topics.max_levels,
+            control_characters: "refuse".to_owned(),
+            receive_maximum: limits.receive_maximum,
+            max_inflight: limits.max_inflight,
+            max_topic_aliases: limits.max_aliases,
+            max_keep_alive_seconds: limits.max_keep_alive.unwrap_or(0),
+            max_sessions: limits.max_sessions,
+            max_session_expiry_seconds: limits.max_session_expiry,
+            max_subscriptions: limits.max_subscriptions,
+            max_queued_messages: limits.queue_messages,
+            max_queued_bytes: limits.queue_bytes,
+            max_total_queued_bytes: limits.total_queue_bytes,
+            overflow: "drop_newest".to_owned(),
+            max_retained_messages: limits.retained_messages,
+            max_retained_bytes: limits.retained_bytes,
+        }
+    }
+}
+
+impl Default for ControlChannel {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            ca: None,
+            common_names: Vec::new(),
+            max_command_bytes: limits.command_bytes,
+            max_commands_at_once: limits.commands_at_once,
+            command_timeout_seconds: limits.command_timeout.as_secs(),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".to_owned(),
+            signature_v1: true,
+            access_key: Vec::new(),
+            control_channel: None,
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            data_dir: "data".into(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: "text".to_owned(),
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self {
+            grace_seconds: Limits::default().shutdown_grace.as_secs(),
+        }
+    }
+}

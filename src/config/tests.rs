@@ -1,0 +1,212 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
+
+use super::*;
+
+const MINIMAL: &str = include_str!("../../config/minimal.toml");
+const FULL: &str = include_str!("../../config/full.toml");
+
+/// A directory with the files that a configuration names, private as they must be.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        files.write("server.pem", "");
+        files.write("server.key", "");
+        files.write("admin-ca.pem", "");
+        let key = r#"{"AccessKeyId": "operator", "AccessKeySecret": "s3cret", "Endpoint": "x"}"#;
+        files.write("admin-key.json", key);
+        files
+    }
+
+    fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    /// Load the text with `/etc/portcullis` standing for this directory.
+    fn load(&self, text: &str) -> Result<Config, ConfigError> {
+        let text = text.replace("/etc/portcullis", self.0.path().to_str().unwrap());
+        let path = self.write("portcullis.toml", &text);
+        Config::load(&path, &Overrides::default())
+    }
+
+    fn faults(&self, text: &str) -> Vec<Fault> {
+        match self.load(text) {
+            Err(ConfigError::Faults { faults, .. }) => faults,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn keys(faults: &[Fault]) -> Vec<&str> {
+    faults.iter().map(|fault| fault.key.as_str()).collect()
+}
+
+#[test]
+fn minimal_file_loads() {
+    let config = Files::new().load(MINIMAL).unwrap();
+    assert_eq!(config.instances[0].mqtt_listen.port(), 8883);
+    assert_eq!(config.admin.access_keys[0].id.as_str(), "operator");
+    assert_eq!(config.audit_path, Path::new("data/audit.log"));
+    assert!(config.development.is_none());
+    assert!(!format!("{config:?}").contains("s3cret"));
+}
+
+#[test]
+fn full_file_loads() {
+    let config = Files::new().load(FULL).unwrap();
+    assert!(config.admin.control_channel.is_some());
+}
+
+#[test]
+fn development_file_loads_with_and_without_overrides() {
+    let config = Config::development(None, &Overrides::default()).unwrap();
+    assert_eq!(config.instances[0].id.as_str(), "post-cn-dev00001");
+    assert_eq!(
+        config.instances[0].mqtt_listen,
+        "127.0.0.1:8883".parse().unwrap()
+    );
+    assert_eq!(config.admin.listen, "127.0.0.1:8080".parse().unwrap());
+
+    let overrides = Overrides {
+        data_dir: Some("elsewhere".into()),
+        mqtt_listen: Some("127.0.0.1:0".parse().unwrap()),
+        admin_listen: Some("127.0.0.1:0".parse().unwrap()),
+    };
+    let config = Config::development(Some("c".into()), &overrides).unwrap();
+    assert_eq!(config.data_dir, Path::new("elsewhere"));
+    assert_eq!(config.audit_path, Path::new("elsewhere/audit.log"));
+    assert_eq!(config.instances[0].tls_key, Path::new("c/server.key"));
+    assert_eq!(config.instances[0].mqtt_listen.port(), 0);
+    let channel = config.admin.control_channel.unwrap();
+    assert_eq!(channel.ca, Path::new("c/admin-ca.pem"));
+}
+
+/// Every key there is, as JSON, with `null` for one that is not set.
+fn json(file: &file::File) -> Value {
+    serde_json::to_value(file).unwrap()
+}
+
+#[test]
+fn full_file_names_every_key() {
+    let written: Value = toml::from_str(FULL).unwrap();
+    let read = json(&toml::from_str(FULL).unwrap());
+    // A key that the file leaves out would stand in `read` only, as its default or null.
+    assert_eq!(read, written);
+}
+
+#[test]
+fn full_file_states_the_real_defaults() {
+    fn compare(path: &str, default: &Value, stated: &Value) {
+        match (default, stated) {
+            // Has no default, or belongs to a section that may be left out.
+            (Value::Null, _) => {}
+            (Value::Object(default), Value::Object(stated)) => {
+                for (key, default) in default {
+                    compare(&format!("{path}.{key}"), default, &stated[key]);
+                }
+            }
+            (Value::Array(default), _) if default.is_empty() => {}
+            _ => assert_eq!(default, stated, "{path}"),
+        }
+    }
+    let stated = json(&toml::from_str(FULL).unwrap());
+    compare("", &json(&file::File::default()), &stated);
+    let instance = serde_json::to_value(file::Instance::default()).unwrap();
+    compare("instance", &instance, &stated["instance"][0]);
+}
+
+#[test]
+fn every_line_with_a_key_is_explained() {
+    for text in [FULL] {
+        let lines: Vec<&str> = text.lines().collect();
+        for pair in lines.windows(2) {
+            if pair[1].contains(" = ") && !pair[1].starts_with('#') {
+                assert!(pair[0].starts_with('#'), "no comment above {:?}", pair[1]);
+            }
+        }
+    }
+}
+
+#[test]
+fn all_faults_are_reported_at_once_with_key_and_value() {
+    let files = Files::new();
+    files.write("open.json", "{}");
+    let open = files.0.path().join("open.json");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
+    let faults = files.faults(
+        r#"
+        [[instance]]
+        id = "a b"
+        mqtt_listen = "localhost"
+        on_inactivate = "perhaps"
+        tls_key = "/etc/portcullis/missing.key"
+        [tls]
+        handshake_timeout_seconds = 0
+        [admin]
+        listen = "127.0.0.1"
+        [[admin.access_key]]
+        file = "/etc/portcullis/open.json"
+        account = "owner"
+        [log]
+        filter = "portcullis=loud"
+        [shutdown]
+        grace_seconds = 4000
+        "#,
+    );
+    assert_eq!(
+        keys(&faults),
+        [
+            "instance[0].id",
+            "instance[0].account",
+            "instance[0].mqtt_listen",
+            "instance[0].tls_certificate",
+            "instance[0].tls_key",
+            "instance[0].on_inactivate",
+            "tls.handshake_timeout_seconds",
+            "admin.listen",
+            "admin.access_key[0].file",
+            "log.filter",
+            "shutdown.grace_seconds",
+        ]
+    );
+    assert_eq!(
+        faults[5].to_string(),
+        r#"instance[0].on_inactivate = "perhaps": must be one of "cut", "keep""#
+    );
+    assert!(faults[8].what.contains("chmod 600"), "{}", faults[8]);
+}
+
+#[test]
+fn unknown_key_is_refused_by_name() {
+    let error = Files::new().load("[tls]\nhandshake_timout_seconds = 3\n");
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("handshake_timout_seconds"), "{error}");
+    assert!(error.contains("line 2"), "{error}");
+}
+
+#[test]
+fn two_instances_must_differ_in_name_and_address() {
+    let twice = MINIMAL.replace("[[admin", "\n[[admin");
+    let instance: String = twice.split("[[admin").next().unwrap().to_owned();
+    let faults = Files::new().faults(&format!("{instance}{instance}"));
+    assert_eq!(keys(&faults), ["instance[1].id", "instance[1].mqtt_listen"]);
+}
+
+#[test]
+fn access_key_file_that_is_not_one_is_told_without_its_content() {
+    let files = Files::new();
+    files.write(
+        "admin-key.json",
+        r#"{"AccessKeyId": "x", "AccessKeySecret": 77"#,
+    );
+    let faults = files.faults(MINIMAL);
+    assert_eq!(keys(&faults), ["admin.access_key[0].file"]);
+    assert!(!faults[0].to_string().contains("77"));
+}

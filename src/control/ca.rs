@@ -1,0 +1,484 @@
+//! The operations on CA certificates.
+
+use std::sync::Arc;
+
+use crate::ca::certificate::{CaCertificate, VerificationCertificate};
+use crate::ca::error::OffReason;
+use crate::ca::id::{CertSerial, InstanceId};
+use crate::ca::lifecycle::Status;
+use crate::ca::registry::{Effects, Purpose};
+use crate::control::change::Toward;
+use crate::control::ledger::{Ca, device_key};
+use crate::control::{
+    Answer, CaRefusal, CaView, Caller, Changed, Control, ControlError, Door, Effective, Inner,
+    Instance, Page, PageRequest, Record,
+};
+use crate::store::{CaRecord, Change, RegisterCodeRecord};
+
+impl Control {
+    /// A new register code for the instance: single use, with a lifetime.
+    ///
+    /// # Errors
+    /// If the caller may not, or the code cannot be made durable.
+    pub async fn register_code(&self, caller: &Caller, instance: &str) -> Answer<String> {
+        let (inner, caller) = (Arc::clone(&self.0), caller.clone());
+        let instance = inner.authorize(&caller, instance)?.id.clone();
+        self.detached(async move {
+            let mut turn = inner.turn.lock().await;
+            let now_ms = inner.now_ms();
+            let lifetime = i64::try_from(inner.settings.register_code_lifetime.as_millis());
+            let code = RegisterCodeRecord {
+                instance: instance.clone(),
+                account: caller.account.clone(),
+                code: uuid::Uuid::new_v4().to_string(),
+                expires_at_ms: now_ms.saturating_add(lifetime.unwrap_or(i64::MAX)),
+                used: false,
+            };
+            let most = inner.settings.max_register_codes.saturating_sub(1);
+            let stale = inner.ledger().stale_codes(&instance, now_ms, most);
+            let mut changes: Vec<_> = stale
+                .iter()
+                .cloned()
+                .map(Change::DeleteRegisterCode)
+                .collect();
+            changes.push(Change::PutRegisterCode(code.clone()));
+            inner
+                .commit(&mut turn, changes, Toward::Allow)
+                .await
+                .map_err(|error| ControlError::Internal(error.to_string()))?;
+            let mut ledger = inner.ledger_mut();
+            for code in stale {
+                ledger.remove_code(&code);
+            }
+            let answer = code.code.clone();
+            ledger.put_code(code);
+            Ok(answer)
+        })
+        .await
+    }
+
+    /// Register a CA with proof that the caller holds its key: `verification_pem` is a
+    /// certificate signed by that key, with the register code as common name.
+    ///
+    /// # Errors
+    /// Everything that can be wrong with the certificates, the code, the number of CAs.
+    pub async fn register_ca(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        name: &str,
+        ca_pem: &str,
+        verification_pem: &str,
+    ) -> Answer<CertSerial> {
+        self.register(caller, instance, name, ca_pem, Some(verification_pem))
+            .await
+    }
+
+    /// Register a CA without proof of possession; only for [`Door::Host`] and [`Door::System`].
+    ///
+    /// # Errors
+    /// As [`register_ca`](Self::register_ca).
+    pub async fn register_ca_unproved(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        name: &str,
+        ca_pem: &str,
+    ) -> Answer<CertSerial> {
+        match caller.door {
+            Door::Host | Door::System => self.register(caller, instance, name, ca_pem, None).await,
+            Door::Http | Door::Mqtt => Err(ControlError::PermissionDenied(
+                "registering a CA without proof of possession".to_owned(),
+            )),
+        }
+    }
+
+    async fn register(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        name: &str,
+        ca_pem: &str,
+        verification_pem: Option<&str>,
+    ) -> Answer<CertSerial> {
+        let (inner, caller) = (Arc::clone(&self.0), caller.clone());
+        let (instance, name) = (instance.to_owned(), name.to_owned());
+        let (ca_pem, verification_pem) = (ca_pem.to_owned(), verification_pem.map(str::to_owned));
+        self.detached(async move {
+            let mut turn = inner.turn.lock().await;
+            let mut record = Record {
+                caller: &caller,
+                action: "RegisterCaCertificate",
+                instance: &instance,
+                subject: String::new(),
+                before: None,
+                after: Some("active"),
+            };
+            let plan = inner.authorize(&caller, &instance).and_then(|at| {
+                let plan =
+                    inner.plan_registration(&caller, at, &name, &ca_pem, verification_pem)?;
+                Ok((at, plan))
+            });
+            let (at, (ca, code)) = match plan {
+                Ok(plan) => plan,
+                Err(error) => {
+                    inner.refused(&record, &error).await;
+                    return Err(error);
+                }
+            };
+            let sn = ca.certificate.serial().clone();
+            record.subject = format!("ca:{sn}");
+            let mut changes = vec![Change::PutCa(ca.record.clone())];
+            changes.extend(code.clone().map(Change::PutRegisterCode));
+            let registry = Arc::clone(&at.registry);
+            inner
+                .carry_out(&mut turn, &record, at, Toward::Allow, changes, |inner| {
+                    let mut ledger = inner.ledger_mut();
+                    if let Some(code) = code {
+                        ledger.put_code(code);
+                    }
+                    let certificate = Arc::clone(&ca.certificate);
+                    ledger.put_ca(ca);
+                    registry
+                        .insert(certificate, Purpose::Device, Status::Active)
+                        .unwrap_or_else(|error| {
+                            // Planned under the same turn; if it happens the CA admits nobody.
+                            tracing::error!(%error, "a registered CA is not in the gate");
+                            Effects::default()
+                        })
+                })
+                .await?;
+            Ok(sn)
+        })
+        .await
+    }
+
+    /// One CA.
+    ///
+    /// # Errors
+    /// If there is none, or the caller may not.
+    pub async fn get_ca(&self, caller: &Caller, instance: &str, sn: &str) -> Answer<CaView> {
+        let at = self.0.authorize(caller, instance)?;
+        let ca = self.0.find_ca(at, sn)?;
+        Ok(self.0.view_ca(at, &ca))
+    }
+
+    /// The CAs of the instance, oldest registration first.
+    ///
+    /// # Errors
+    /// If the caller may not.
+    pub async fn list_cas(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        page: PageRequest,
+    ) -> Answer<Page<CaView>> {
+        let at = self.0.authorize(caller, instance)?;
+        let (cas, total) = {
+            let ledger = self.0.ledger();
+            let cas: Vec<Ca> = ledger
+                .ca_page(&at.id, page.offset(), page.size)
+                .cloned()
+                .collect();
+            (cas, ledger.ca_count(&at.id))
+        };
+        Ok(Page {
+            items: cas.iter().map(|ca| self.0.view_ca(at, ca)).collect(),
+            total,
+        })
+    }
+
+    /// Switch a CA off or on. When it returns `Ok`, the state is in force on every thread and
+    /// on disk.
+    ///
+    /// # Errors
+    /// [`ControlError::NotDurable`] if the CA is denied, but a restart might forget it;
+    /// otherwise nothing was changed.
+    pub async fn set_ca_status(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        sn: &str,
+        status: Status,
+    ) -> Answer<Changed> {
+        let (inner, caller) = (Arc::clone(&self.0), caller.clone());
+        let (instance, sn) = (instance.to_owned(), sn.to_owned());
+        self.detached(async move {
+            let mut turn = inner.turn.lock().await;
+            let (action, toward) = match status {
+                Status::Inactive => ("InactivateCaCertificate", Toward::Deny),
+                Status::Active => ("ActiveCaCertificate", Toward::Allow),
+            };
+            let mut record = Record {
+                caller: &caller,
+                action,
+                instance: &instance,
+                subject: format!("ca:{}", shown(&sn)),
+                before: None,
+                after: Some(word(status)),
+            };
+            let plan = inner
+                .authorize(&caller, &instance)
+                .and_then(|at| Ok((at, inner.find_ca(at, &sn)?)));
+            let (at, ca) = match plan {
+                Ok(plan) => plan,
+                Err(error) => {
+                    inner.refused(&record, &error).await;
+                    return Err(error);
+                }
+            };
+            let sn = ca.certificate.serial().clone();
+            record.subject = format!("ca:{sn}");
+            record.before = Some(word(ca.record.status));
+            let id = ca.record.id;
+            // A denial that is owed to the disk is repeated, so that the answer can say it is durable.
+            let changed = ca.record.status != status;
+            let changes = if changed {
+                vec![Change::PutCa(CaRecord {
+                    status,
+                    ..ca.record.clone()
+                })]
+            } else {
+                Vec::new()
+            };
+            let registry = Arc::clone(&at.registry);
+            let sessions_ended = inner
+                .carry_out(&mut turn, &record, at, toward, changes, |inner| {
+                    inner.ledger_mut().set_ca_status(id, status);
+                    registry.set_status(id, status)
+                })
+                .await?;
+            Ok(Changed {
+                sn,
+                changed,
+                sessions_ended,
+            })
+        })
+        .await
+    }
+
+    /// Delete a CA with the device certificates recorded under it. Devices that another
+    /// certificate of the same authority admits are listed under that one from then on.
+    ///
+    /// # Errors
+    /// As [`set_ca_status`](Self::set_ca_status).
+    pub async fn delete_ca(&self, caller: &Caller, instance: &str, sn: &str) -> Answer<Changed> {
+        let (inner, caller) = (Arc::clone(&self.0), caller.clone());
+        let (instance, sn) = (instance.to_owned(), sn.to_owned());
+        self.detached(async move {
+            let mut turn = inner.turn.lock().await;
+            let mut record = Record {
+                caller: &caller,
+                action: "DeleteCaCertificate",
+                instance: &instance,
+                subject: format!("ca:{}", shown(&sn)),
+                before: None,
+                after: None,
+            };
+            let plan = inner
+                .authorize(&caller, &instance)
+                .and_then(|at| Ok((at, inner.find_ca(at, &sn)?)));
+            let (at, ca) = match plan {
+                Ok(plan) => plan,
+                Err(error) => {
+                    inner.refused(&record, &error).await;
+                    return Err(error);
+                }
+            };
+            let sn = ca.certificate.serial().clone();
+            record.subject = format!("ca:{sn}");
+            record.before = Some(word(ca.record.status));
+            let id = ca.record.id;
+            let (heir, devices) = {
+                let ledger = inner.ledger();
+                let devices: Vec<_> = ledger.devices_under(&at.id, id).cloned().collect();
+                (ledger.siblings(&ca).first().copied(), devices)
+            };
+            let mut changes = vec![Change::DeleteCa(id)];
+            changes.extend(devices.iter().cloned().map(|device| match heir {
+                Some(ca) => Change::PutDevice(crate::store::DeviceRecord { ca, ..device }),
+                None => Change::DeleteDevice {
+                    instance: device.instance,
+                    issuer: device.issuer,
+                    serial: device.serial,
+                },
+            }));
+            // To delete an inactive certificate may let its siblings admit again.
+            let toward = match ca.record.status {
+                Status::Inactive => Toward::Allow,
+                Status::Active => Toward::Deny,
+            };
+            let registry = Arc::clone(&at.registry);
+            let sessions_ended = inner
+                .carry_out(&mut turn, &record, at, toward, changes, |inner| {
+                    let mut ledger = inner.ledger_mut();
+                    let effects = registry.remove(id);
+                    ledger.remove_ca(id);
+                    for device in devices {
+                        ledger.remove_device(&device);
+                        match heir {
+                            Some(ca) => {
+                                ledger.put_device(crate::store::DeviceRecord { ca, ..device });
+                            }
+                            None => registry.forget_device(&device_key(&device)),
+                        }
+                    }
+                    effects
+                })
+                .await?;
+            Ok(Changed {
+                sn,
+                changed: true,
+                sessions_ended,
+            })
+        })
+        .await
+    }
+}
+
+impl Inner {
+    pub(crate) fn find_ca(&self, at: &Instance, sn: &str) -> Answer<Ca> {
+        let serial: CertSerial = sn
+            .parse()
+            .map_err(|error| ControlError::Parameter(format!("Sn: {error}")))?;
+        self.ledger()
+            .ca_by_sn(&serial)
+            .filter(|ca| ca.record.instance == at.id)
+            .cloned()
+            .ok_or_else(|| ControlError::CaNotFound(shown(sn)))
+    }
+
+    pub(crate) fn view_ca(&self, at: &Instance, ca: &Ca) -> CaView {
+        let effective = match (ca.record.status, at.registry.off_reason(ca.record.id)) {
+            (Status::Inactive, _) | (_, Some(OffReason::Own)) => Effective::Inactive,
+            (_, Some(OffReason::Sibling(sn))) => Effective::InactiveSibling { sn },
+            (_, Some(OffReason::Above(sn))) => Effective::InactiveAbove { sn },
+            (Status::Active, None) if !ca.certificate.is_current(self.now()) => {
+                Effective::OutsideValidity
+            }
+            (Status::Active, None) => Effective::Active,
+        };
+        CaView {
+            instance: ca.record.instance.clone(),
+            id: ca.record.id,
+            sn: ca.certificate.serial().clone(),
+            name: ca.record.name.clone(),
+            pem: ca.certificate.to_pem(),
+            verification_pem: ca.record.verification_pem.clone(),
+            register_code: ca.record.register_code.clone(),
+            not_before: ca.certificate.not_before(),
+            not_after: ca.certificate.not_after(),
+            status: ca.record.status,
+            effective,
+            subject: ca.certificate.subject_text().to_owned(),
+            registered_at_ms: ca.record.registered_at_ms,
+        }
+    }
+
+    fn plan_registration(
+        &self,
+        caller: &Caller,
+        at: &Instance,
+        name: &str,
+        ca_pem: &str,
+        verification_pem: Option<String>,
+    ) -> Answer<(Ca, Option<RegisterCodeRecord>)> {
+        check_name(name)?;
+        let now = self.now();
+        let certificate = CaCertificate::from_pem(ca_pem).map_err(CaRefusal::Certificate)?;
+        if !certificate.is_current(now) {
+            return Err(CaRefusal::OutsideValidity.into());
+        }
+        let code = match &verification_pem {
+            Some(pem) => Some(self.check_proof(caller, &at.id, &certificate, pem)?),
+            None => None,
+        };
+        let ledger = self.ledger();
+        if ledger.ca_count(&at.id) >= self.settings.max_cas {
+            return Err(ControlError::TooManyCas(self.settings.max_cas));
+        }
+        if ledger.ca_by_sn(certificate.serial()).is_some() {
+            return Err(ControlError::SnNotUnique(certificate.serial().clone()));
+        }
+        at.registry
+            .can_insert(&certificate, Purpose::Device)
+            .map_err(CaRefusal::Registry)?;
+        let record = CaRecord {
+            instance: at.id.clone(),
+            id: certificate.id(),
+            name: name.to_owned(),
+            status: Status::Active,
+            der: certificate.der().to_vec(),
+            verification_pem,
+            register_code: code.as_ref().map(|code| code.code.clone()),
+            registered_at_ms: self.now_ms(),
+        };
+        let ca = Ca {
+            record,
+            certificate: Arc::new(certificate),
+        };
+        Ok((ca, code))
+    }
+
+    /// The register code that the verification certificate proves the key with, as used.
+    fn check_proof(
+        &self,
+        caller: &Caller,
+        instance: &InstanceId,
+        certificate: &CaCertificate,
+        verification_pem: &str,
+    ) -> Answer<RegisterCodeRecord> {
+        let proof =
+            VerificationCertificate::from_pem(verification_pem).map_err(CaRefusal::Verification)?;
+        if !certificate.has_signed(proof.der(), crate::tls::server_config::algorithms()) {
+            return Err(CaRefusal::VerificationNotSigned.into());
+        }
+        if !proof.is_current(self.now()) {
+            return Err(CaRefusal::VerificationOutsideValidity.into());
+        }
+        let ledger = self.ledger();
+        let code = ledger
+            .code(proof.common_name())
+            .filter(|code| &code.instance == instance && code.account == caller.account)
+            .filter(|code| code.expires_at_ms > self.now_ms())
+            .ok_or(ControlError::RegisterCodeUnknown)?;
+        if code.used {
+            return Err(ControlError::RegisterCodeUsed);
+        }
+        Ok(RegisterCodeRecord {
+            used: true,
+            ..code.clone()
+        })
+    }
+}
+
+fn check_name(name: &str) -> Answer<()> {
+    let characters = name.chars().count();
+    if characters == 0 || characters > 64 {
+        return Err(ControlError::Parameter(format!(
+            "CaName: it must have 1 to 64 characters, this has {characters}"
+        )));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(ControlError::Parameter(
+            "CaName: it must not contain control characters".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// What a caller typed, cut to a length and cleaned for logs and audit records.
+pub(crate) fn shown(typed: &str) -> String {
+    typed
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(128)
+        .collect()
+}
+
+pub(crate) fn word(status: Status) -> &'static str {
+    match status {
+        Status::Inactive => "inactive",
+        Status::Active => "active",
+    }
+}

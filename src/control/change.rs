@@ -1,0 +1,187 @@
+//! How a change is carried out, whatever it changes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::audit::Phase;
+use crate::ca::registry::Effects;
+use crate::control::{Answer, ControlError, Inner, Instance, OnInactivate, Outcome, Record};
+use crate::store::{Change, StoreError};
+
+/// What the holder of the turn knows of the store.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// Number of the last commit that this process knows.
+    pub(crate) seq: u64,
+    /// Denials that are in force in memory and not yet on disk. They go before any other change.
+    pub(crate) owed: Vec<Change>,
+}
+
+/// Which way a change goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Toward {
+    /// In memory first; it stands even if the disk fails.
+    Deny,
+    /// On disk first; nothing is allowed that a restart would forget.
+    Allow,
+}
+
+impl Inner {
+    /// Carry out a planned change: intent, memory and disk in the order that fails toward deny,
+    /// live connections, outcome. Gives the number of connections that were ended.
+    ///
+    /// # Errors
+    /// [`ControlError::NotDurable`] if it is denied in memory only, [`ControlError::Internal`] if
+    /// nothing was changed.
+    pub(crate) async fn carry_out(
+        &self,
+        turn: &mut Turn,
+        record: &Record<'_>,
+        instance: &Instance,
+        toward: Toward,
+        changes: Vec<Change>,
+        publish: impl FnOnce(&Self) -> Effects,
+    ) -> Answer<usize> {
+        let intent = self.record(record, Phase::Intent, Outcome::default()).await;
+        let result = match toward {
+            Toward::Allow => match intent {
+                Ok(()) => self
+                    .commit(turn, changes, Toward::Allow)
+                    .await
+                    .map(|()| self.end_denied(instance, &publish(self)))
+                    .map_err(|error| ControlError::Internal(error.to_string())),
+                Err(error) => Err(error),
+            },
+            Toward::Deny => {
+                let effects = publish(self);
+                instance.registry.barrier();
+                let kept = self.commit(turn, changes, Toward::Deny).await;
+                let ended = self.end_denied(instance, &effects);
+                match (intent, kept) {
+                    (Ok(()), Ok(())) => Ok(ended),
+                    (Err(error), Ok(())) => {
+                        Err(ControlError::NotDurable(format!("{error} (audit log)")))
+                    }
+                    (_, Err(error)) => Err(ControlError::NotDurable(error.to_string())),
+                }
+            }
+        };
+        let (phase, outcome) = match &result {
+            Ok(0) => (Phase::Done, Outcome::default()),
+            Ok(ended) => (
+                Phase::Done,
+                Outcome::detail(format!("{ended} live connections ended")),
+            ),
+            Err(error) => {
+                tracing::error!(
+                    action = record.action,
+                    subject = record.subject,
+                    %error,
+                    "a change of trust failed"
+                );
+                (Phase::Failed, Outcome::error(error))
+            }
+        };
+        if let Err(error) = self.record(record, phase, outcome).await {
+            tracing::error!(%error, "the outcome of a change could not be audited");
+        }
+        result
+    }
+
+    /// Record that a change was refused before it began.
+    pub(crate) async fn refused(&self, record: &Record<'_>, error: &ControlError) {
+        tracing::info!(
+            action = record.action,
+            subject = record.subject,
+            request.id = %record.caller.request_id,
+            reason = error.name(),
+            detail = %error,
+            "change refused"
+        );
+        if let Err(error) = self
+            .record(record, Phase::Refused, Outcome::error(error))
+            .await
+        {
+            tracing::error!(%error, "a refused change could not be audited");
+        }
+    }
+
+    /// Make the changes durable, and what is owed before them.
+    pub(crate) async fn commit(
+        &self,
+        turn: &mut Turn,
+        changes: Vec<Change>,
+        toward: Toward,
+    ) -> Result<(), StoreError> {
+        let mut all = turn.owed.clone();
+        all.extend(changes.iter().cloned());
+        if all.is_empty() {
+            return Ok(());
+        }
+        let mut result = self.store.commit(turn.seq, all.clone()).await;
+        let mut other_hand = false;
+        if let Err(StoreError::Conflict { head, .. }) = result {
+            // A hand on the database file. What this process decided comes after it.
+            other_hand = true;
+            result = self.store.commit(head, all).await;
+        }
+        match result {
+            Ok(seq) => {
+                turn.owed.clear();
+                self.durable.store(true, Ordering::Release);
+                if other_hand {
+                    // `seq` is left alone if this fails, so that the follower tries again.
+                    match self.store.snapshot().await {
+                        Ok(snapshot) => self.take_over(turn, snapshot),
+                        Err(error) => tracing::error!(%error, "the store cannot be read"),
+                    }
+                } else {
+                    turn.seq = seq;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if toward == Toward::Deny {
+                    turn.owed.extend(changes);
+                }
+                self.durable.store(turn.owed.is_empty(), Ordering::Release);
+                Err(error)
+            }
+        }
+    }
+
+    /// End the live connections that the effects of a change deny.
+    pub(crate) fn end_denied(&self, instance: &Instance, effects: &Effects) -> usize {
+        match instance.on_inactivate {
+            OnInactivate::Cut => {
+                instance
+                    .peers
+                    .cut_over(&effects.denied, &instance.registry, self.now())
+            }
+            OnInactivate::Keep => 0,
+        }
+    }
+
+    /// Try again and again to make durable what is owed, until it is or the process ends.
+    pub(crate) async fn pay_what_is_owed(self: Arc<Self>) {
+        let mut every = tokio::time::interval(std::time::Duration::from_secs(1));
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = every.tick() => {}
+                () = self.closing.cancelled() => return,
+            }
+            if self.durable.load(Ordering::Acquire) {
+                continue;
+            }
+            let mut turn = self.turn.lock().await;
+            if self
+                .commit(&mut turn, Vec::new(), Toward::Deny)
+                .await
+                .is_ok()
+            {
+                tracing::warn!("denials that were in memory only are durable now");
+            }
+        }
+    }
+}

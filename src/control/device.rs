@@ -1,0 +1,354 @@
+//! The operations on device certificates, and how they are recorded.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::ca::certificate::{parse, to_pem, validity};
+use crate::ca::id::CertSerial;
+use crate::ca::lifecycle::Status;
+use crate::ca::registry::Effects;
+use crate::control::ca::{shown, word};
+use crate::control::change::{Toward, Turn};
+use crate::control::ledger::{Ca, device_key};
+use crate::control::{
+    Answer, Caller, Changed, Control, ControlError, DeviceView, Inner, Instance, OnInactivate,
+    Page, PageRequest, Record,
+};
+use crate::store::{Change, DeviceRecord};
+use crate::tls::peer::{Purpose, VerifiedPeer};
+
+impl Control {
+    /// Note a device that was let in: it is recorded, as active, if it is not known yet.
+    ///
+    /// Returns at once; the record is written soon after. If too many new devices come at a
+    /// time, some are recorded at a later connection.
+    pub fn device_admitted(&self, peer: &VerifiedPeer) {
+        let known = self.0.instances.get(peer.instance()).is_none_or(|at| {
+            at.registry
+                .device_status(peer.admitted().device())
+                .is_some()
+        });
+        match peer.purpose() {
+            Purpose::Device if !known => {
+                if self.0.seen.try_send(peer.clone()).is_err() {
+                    metrics::counter!("portcullis_devices_unrecorded_total").increment(1);
+                }
+            }
+            Purpose::Device | Purpose::Admin => {}
+        }
+    }
+
+    /// Device certificates of the instance; only those of one CA if `ca_sn` is given.
+    ///
+    /// # Errors
+    /// If the caller may not, or there is no such CA.
+    pub async fn list_devices(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        ca_sn: Option<&str>,
+        page: PageRequest,
+    ) -> Answer<Page<DeviceView>> {
+        let at = self.0.authorize(caller, instance)?;
+        let ca = ca_sn.map(|sn| self.0.find_ca(at, sn)).transpose()?;
+        let ledger = self.0.ledger();
+        let (offset, size) = (page.offset(), page.size);
+        let (devices, total): (Vec<DeviceRecord>, usize) = match ca {
+            Some(ca) => (
+                ledger
+                    .devices_under(&at.id, ca.record.id)
+                    .skip(offset)
+                    .take(size)
+                    .cloned()
+                    .collect(),
+                ledger.devices_under(&at.id, ca.record.id).count(),
+            ),
+            None => (
+                ledger
+                    .devices_of(&at.id)
+                    .skip(offset)
+                    .take(size)
+                    .cloned()
+                    .collect(),
+                ledger.device_count(&at.id),
+            ),
+        };
+        let items = devices
+            .into_iter()
+            .filter_map(|device| {
+                let ca_sn = ledger.ca(device.ca)?.certificate.serial().clone();
+                view(device, ca_sn)
+            })
+            .collect();
+        Ok(Page { items, total })
+    }
+
+    /// One device certificate.
+    ///
+    /// # Errors
+    /// If there is none, or the caller may not.
+    pub async fn get_device(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        ca_sn: &str,
+        device_sn: &str,
+    ) -> Answer<DeviceView> {
+        let at = self.0.authorize(caller, instance)?;
+        let (ca, devices) = self.0.find_devices(at, ca_sn, device_sn)?;
+        devices
+            .into_iter()
+            .next()
+            .and_then(|device| view(device, ca.certificate.serial().clone()))
+            .ok_or_else(|| ControlError::DeviceNotFound(shown(device_sn)))
+    }
+
+    /// Switch a device certificate off or on.
+    ///
+    /// # Errors
+    /// [`ControlError::NotDurable`] if it is denied, but a restart might forget it; otherwise
+    /// nothing was changed.
+    pub async fn set_device_status(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        ca_sn: &str,
+        device_sn: &str,
+        status: Status,
+    ) -> Answer<Changed> {
+        let (action, toward) = match status {
+            Status::Inactive => ("InactivateDeviceCertificate", Toward::Deny),
+            Status::Active => ("ActiveDeviceCertificate", Toward::Allow),
+        };
+        let step = Step {
+            action,
+            toward,
+            after: Some(status),
+        };
+        self.change_device(caller, instance, ca_sn, device_sn, step)
+            .await
+    }
+
+    /// Forget a device certificate; it is recorded again, as active, at its next connection.
+    /// Connections that are open go on.
+    ///
+    /// # Errors
+    /// If there is none, the caller may not, or it cannot be made durable.
+    pub async fn delete_device(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        ca_sn: &str,
+        device_sn: &str,
+    ) -> Answer<Changed> {
+        // To delete an inactive certificate lets it in again.
+        let step = Step {
+            action: "DeleteDeviceCertificate",
+            toward: Toward::Allow,
+            after: None,
+        };
+        self.change_device(caller, instance, ca_sn, device_sn, step)
+            .await
+    }
+
+    async fn change_device(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        ca_sn: &str,
+        device_sn: &str,
+        step: Step,
+    ) -> Answer<Changed> {
+        let (inner, caller) = (Arc::clone(&self.0), caller.clone());
+        let (instance, ca_sn, device_sn) =
+            (instance.to_owned(), ca_sn.to_owned(), device_sn.to_owned());
+        self.detached(async move {
+            let mut turn = inner.turn.lock().await;
+            let mut record = Record {
+                caller: &caller,
+                action: step.action,
+                instance: &instance,
+                subject: format!("device:{}/{}", shown(&ca_sn), shown(&device_sn)),
+                before: None,
+                after: step.after.map(word),
+            };
+            let plan = inner.authorize(&caller, &instance).and_then(|at| {
+                let (ca, devices) = inner.find_devices(at, &ca_sn, &device_sn)?;
+                Ok((at, ca, devices))
+            });
+            let (at, ca, devices) = match plan {
+                Ok(plan) => plan,
+                Err(error) => {
+                    inner.refused(&record, &error).await;
+                    return Err(error);
+                }
+            };
+            let sn = devices
+                .first()
+                .map(|device| device.serial.clone())
+                .ok_or_else(|| ControlError::DeviceNotFound(shown(&device_sn)))?;
+            record.subject = format!("device:{}/{sn}", ca.certificate.serial());
+            record.before = devices.first().map(|device| word(device.status));
+            let changes = step.changes(&devices);
+            let changed = !changes.is_empty();
+            let keys: Vec<_> = devices.iter().map(device_key).collect();
+            let registry = Arc::clone(&at.registry);
+            inner
+                .carry_out(&mut turn, &record, at, step.toward, changes, |inner| {
+                    let mut ledger = inner.ledger_mut();
+                    for device in devices {
+                        match step.after {
+                            Some(status) => {
+                                registry.set_device(device_key(&device), status);
+                                ledger.put_device(DeviceRecord { status, ..device });
+                            }
+                            None => {
+                                registry.forget_device(&device_key(&device));
+                                ledger.remove_device(&device);
+                            }
+                        }
+                    }
+                    Effects::default()
+                })
+                .await?;
+            let sessions_ended = match at.on_inactivate {
+                OnInactivate::Cut => keys
+                    .iter()
+                    .map(|key| at.peers.cut_device(key, &at.registry, inner.now()))
+                    .sum(),
+                OnInactivate::Keep => 0,
+            };
+            Ok(Changed {
+                sn,
+                changed,
+                sessions_ended,
+            })
+        })
+        .await
+    }
+}
+
+/// What is to happen to a device certificate.
+#[derive(Clone, Copy)]
+struct Step {
+    action: &'static str,
+    toward: Toward,
+    /// `None`: its record goes.
+    after: Option<Status>,
+}
+
+impl Step {
+    fn changes(self, devices: &[DeviceRecord]) -> Vec<Change> {
+        devices
+            .iter()
+            .cloned()
+            .filter(|device| Some(device.status) != self.after)
+            .map(|device| match self.after {
+                Some(status) => Change::PutDevice(DeviceRecord { status, ..device }),
+                None => Change::DeleteDevice {
+                    instance: device.instance,
+                    issuer: device.issuer,
+                    serial: device.serial,
+                },
+            })
+            .collect()
+    }
+}
+
+impl Inner {
+    fn find_devices(
+        &self,
+        at: &Instance,
+        ca_sn: &str,
+        device_sn: &str,
+    ) -> Answer<(Ca, Vec<DeviceRecord>)> {
+        let ca = self.find_ca(at, ca_sn)?;
+        let serial: CertSerial = device_sn
+            .parse()
+            .map_err(|error| ControlError::Parameter(format!("DeviceSn: {error}")))?;
+        let devices = self.ledger().devices_named(&ca, &serial);
+        if devices.is_empty() {
+            return Err(ControlError::DeviceNotFound(shown(device_sn)));
+        }
+        Ok((ca, devices))
+    }
+
+    /// Write down the devices that were let in for the first time, those that wait together in
+    /// one commit.
+    pub(crate) async fn record_devices(self: Arc<Self>, mut seen: mpsc::Receiver<VerifiedPeer>) {
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                count = seen.recv_many(&mut batch, MOST_AT_ONCE) => if count == 0 { return },
+                () = self.closing.cancelled() => return,
+            }
+            let mut turn = self.turn.lock().await;
+            self.record_batch(&mut turn, &batch).await;
+            batch.clear();
+        }
+    }
+
+    async fn record_batch(&self, turn: &mut Turn, batch: &[VerifiedPeer]) {
+        let mut records: Vec<DeviceRecord> = Vec::new();
+        for peer in batch {
+            let Some(at) = self.instances.get(peer.instance()) else {
+                continue;
+            };
+            let ledger = self.ledger();
+            let known = at
+                .registry
+                .device_status(peer.admitted().device())
+                .is_some()
+                || records
+                    .iter()
+                    .any(|r| &device_key(r) == peer.admitted().device());
+            // Its CA may have been deleted since.
+            if known
+                || ledger.ca(peer.ca()).is_none()
+                || ledger.device_count(&at.id) + records.len() >= self.settings.max_devices
+            {
+                continue;
+            }
+            records.push(DeviceRecord {
+                instance: at.id.clone(),
+                issuer: peer.issuer(),
+                serial: peer.serial().clone(),
+                ca: peer.ca(),
+                name: peer.common_name().unwrap_or_default().to_owned(),
+                status: Status::Active,
+                der: peer.der().to_vec(),
+                first_seen_ms: self.now_ms(),
+            });
+        }
+        let changes = records.iter().cloned().map(Change::PutDevice).collect();
+        if let Err(error) = self.commit(turn, changes, Toward::Allow).await {
+            tracing::error!(%error, devices = records.len(), "new devices could not be recorded");
+            return;
+        }
+        for record in records {
+            if let Some(at) = self.instances.get(&record.instance) {
+                at.registry.set_device(device_key(&record), Status::Active);
+            }
+            self.ledger_mut().put_device(record);
+        }
+    }
+}
+
+fn view(device: DeviceRecord, ca_sn: CertSerial) -> Option<DeviceView> {
+    let (not_before, not_after) = parse(&device.der).ok().and_then(|c| validity(&c).ok())?;
+    Some(DeviceView {
+        ca_sn,
+        name: device.name,
+        pem: to_pem(&device.der),
+        not_before,
+        not_after,
+        status: device.status,
+        first_seen_ms: device.first_seen_ms,
+        instance: device.instance,
+        serial: device.serial,
+    })
+}
+
+/// New devices that go into one commit.
+const MOST_AT_ONCE: usize = 512;

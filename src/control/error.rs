@@ -1,0 +1,104 @@
+//! Why a call was not carried out.
+
+use crate::ca::error::CertificateError;
+use crate::ca::id::{AccountId, CertSerial, InstanceId};
+use crate::ca::registry::RegistryError;
+
+/// Why a CA certificate cannot be registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CaRefusal {
+    /// The CA certificate itself is not fit.
+    #[error("CA certificate: {0}")]
+    Certificate(CertificateError),
+    /// It has expired, or is not valid yet.
+    #[error("CA certificate: it is outside its validity period")]
+    OutsideValidity,
+    /// The verification certificate cannot be read.
+    #[error("verification certificate: {0}")]
+    Verification(CertificateError),
+    /// The registrant does not hold the CA's key.
+    #[error("verification certificate: it is not signed by the key of the CA certificate")]
+    VerificationNotSigned,
+    /// The proof is old, or not valid yet.
+    #[error("verification certificate: it is outside its validity period")]
+    VerificationOutsideValidity,
+    /// The registry cannot take it.
+    #[error("{0}")]
+    Registry(#[from] RegistryError),
+}
+
+/// Why a call was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A parameter is missing or wrong; the text says which and how.
+    #[error("{0}")]
+    Parameter(String),
+    /// This process has no such instance.
+    #[error("there is no instance {0:?} here")]
+    InstanceNotFound(String),
+    /// The caller's account is not the owner.
+    #[error("account {account} does not own instance {instance}")]
+    NotOwner {
+        /// On whose behalf the call was made.
+        account: AccountId,
+        /// The instance it was about.
+        instance: InstanceId,
+    },
+    /// The caller may not do this.
+    #[error("{0} is not allowed")]
+    PermissionDenied(String),
+    /// No such CA in the instance.
+    #[error("no CA certificate with serial number {0:?}")]
+    CaNotFound(String),
+    /// No such device under the CA.
+    #[error("no device certificate with serial number {0:?}")]
+    DeviceNotFound(String),
+    /// The code was never given out for this instance and account, or has expired.
+    #[error(
+        "the register code in the verification certificate was not given out for this instance, or has expired"
+    )]
+    RegisterCodeUnknown,
+    /// The code has served its purpose.
+    #[error("the register code has been used")]
+    RegisterCodeUsed,
+    /// The limit of the configuration.
+    #[error("the instance has {0} CA certificates, the most it may have")]
+    TooManyCas(usize),
+    /// The certificates do not meet the demands.
+    #[error("{0}")]
+    CaRefused(#[from] CaRefusal),
+    /// A serial number names one CA in this process.
+    #[error("serial number {0} is already registered")]
+    SnNotUnique(CertSerial),
+    /// The denial is in force in memory, but a restart might lose it.
+    #[error("it is denied now, but that could not be made durable: {0}")]
+    NotDurable(String),
+    /// Nothing was changed; the text is for the log.
+    #[error("nothing was changed: {0}")]
+    Internal(String),
+    /// The broker is shutting down.
+    #[error("the broker is shutting down")]
+    ShuttingDown,
+}
+
+impl ControlError {
+    /// The error as one word for audit records, from a closed set.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ControlError::Parameter(_) => "parameter",
+            ControlError::InstanceNotFound(_) => "instance_not_found",
+            ControlError::NotOwner { .. } => "not_owner",
+            ControlError::PermissionDenied(_) => "permission_denied",
+            ControlError::CaNotFound(_) => "ca_not_found",
+            ControlError::DeviceNotFound(_) => "device_not_found",
+            ControlError::RegisterCodeUnknown => "register_code_unknown",
+            ControlError::RegisterCodeUsed => "register_code_used",
+            ControlError::TooManyCas(_) => "too_many_cas",
+            ControlError::CaRefused(_) => "ca_refused",
+            ControlError::SnNotUnique(_) => "sn_not_unique",
+            ControlError::NotDurable(_) => "not_durable",
+            ControlError::Internal(_) => "internal",
+            ControlError::ShuttingDown => "shutting_down",
+        }
+    }
+}

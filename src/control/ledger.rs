@@ -1,0 +1,225 @@
+//! The records in memory, as the listings show them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::ca::certificate::CaCertificate;
+use crate::ca::id::{CaId, CaKeyId, CertSerial, InstanceId};
+use crate::ca::lifecycle::Status;
+use crate::ca::registry::DeviceKey;
+use crate::store::{CaRecord, DeviceRecord, RegisterCodeRecord};
+
+/// A registered CA: what the store keeps of it, and the certificate as read.
+#[derive(Debug, Clone)]
+pub(crate) struct Ca {
+    pub(crate) record: CaRecord,
+    pub(crate) certificate: Arc<CaCertificate>,
+}
+
+/// Place of a device in the listings: by CA, then by serial number; the issuer tells apart two
+/// devices of one serial number under different intermediates of the same registered CA.
+type DevicePlace = (CaId, CertSerial, CaKeyId);
+
+/// All records.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    cas: HashMap<CaId, Ca>,
+    by_sn: HashMap<CertSerial, CaId>,
+    order: BTreeMap<InstanceId, BTreeSet<(i64, CaId)>>,
+    by_key: HashMap<CaKeyId, BTreeSet<CaId>>,
+    devices: BTreeMap<InstanceId, BTreeMap<DevicePlace, DeviceRecord>>,
+    codes: HashMap<String, RegisterCodeRecord>,
+}
+
+impl Ledger {
+    pub(crate) fn put_ca(&mut self, ca: Ca) {
+        let id = ca.record.id;
+        self.by_sn.insert(ca.certificate.serial().clone(), id);
+        self.by_key
+            .entry(ca.certificate.key_id())
+            .or_default()
+            .insert(id);
+        self.order
+            .entry(ca.record.instance.clone())
+            .or_default()
+            .insert((ca.record.registered_at_ms, id));
+        self.cas.insert(id, ca);
+    }
+
+    pub(crate) fn set_ca_status(&mut self, id: CaId, status: Status) {
+        if let Some(ca) = self.cas.get_mut(&id) {
+            ca.record.status = status;
+        }
+    }
+
+    pub(crate) fn remove_ca(&mut self, id: CaId) {
+        let Some(ca) = self.cas.remove(&id) else {
+            return;
+        };
+        self.by_sn.remove(ca.certificate.serial());
+        if let Some(ids) = self.by_key.get_mut(&ca.certificate.key_id()) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_key.remove(&ca.certificate.key_id());
+            }
+        }
+        if let Some(order) = self.order.get_mut(&ca.record.instance) {
+            order.remove(&(ca.record.registered_at_ms, id));
+        }
+    }
+
+    pub(crate) fn ca(&self, id: CaId) -> Option<&Ca> {
+        self.cas.get(&id)
+    }
+
+    pub(crate) fn cas(&self) -> impl Iterator<Item = &Ca> {
+        self.cas.values()
+    }
+
+    /// The CA with this serial number, in any instance.
+    pub(crate) fn ca_by_sn(&self, sn: &CertSerial) -> Option<&Ca> {
+        self.by_sn.get(sn).and_then(|id| self.cas.get(id))
+    }
+
+    pub(crate) fn ca_count(&self, instance: &InstanceId) -> usize {
+        self.order.get(instance).map_or(0, BTreeSet::len)
+    }
+
+    pub(crate) fn ca_page(
+        &self,
+        instance: &InstanceId,
+        offset: usize,
+        size: usize,
+    ) -> impl Iterator<Item = &Ca> {
+        self.order
+            .get(instance)
+            .into_iter()
+            .flatten()
+            .skip(offset)
+            .take(size)
+            .filter_map(|(_, id)| self.cas.get(id))
+    }
+
+    /// Certificates of the same instance, subject and key, this one left out.
+    pub(crate) fn siblings(&self, ca: &Ca) -> Vec<CaId> {
+        self.by_key
+            .get(&ca.certificate.key_id())
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(|id| *id != ca.record.id)
+            .filter(|id| {
+                self.cas
+                    .get(id)
+                    .is_some_and(|sibling| sibling.record.instance == ca.record.instance)
+            })
+            .collect()
+    }
+
+    pub(crate) fn put_device(&mut self, device: DeviceRecord) {
+        let place = (device.ca, device.serial.clone(), device.issuer);
+        self.devices
+            .entry(device.instance.clone())
+            .or_default()
+            .insert(place, device);
+    }
+
+    pub(crate) fn remove_device(&mut self, device: &DeviceRecord) {
+        if let Some(devices) = self.devices.get_mut(&device.instance) {
+            devices.remove(&(device.ca, device.serial.clone(), device.issuer));
+        }
+    }
+
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &DeviceRecord> {
+        self.devices.values().flat_map(BTreeMap::values)
+    }
+
+    pub(crate) fn device_count(&self, instance: &InstanceId) -> usize {
+        self.devices.get(instance).map_or(0, BTreeMap::len)
+    }
+
+    /// Devices of the instance in the order of the listing.
+    pub(crate) fn devices_of(&self, instance: &InstanceId) -> impl Iterator<Item = &DeviceRecord> {
+        self.devices
+            .get(instance)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+    }
+
+    /// Devices recorded under one CA certificate, by serial number.
+    pub(crate) fn devices_under(
+        &self,
+        instance: &InstanceId,
+        ca: CaId,
+    ) -> impl Iterator<Item = &DeviceRecord> {
+        let first = (ca, CertSerial::lower_bound(), CaKeyId::from_bytes([0; 32]));
+        let last = (
+            ca,
+            CertSerial::upper_bound(),
+            CaKeyId::from_bytes([0xff; 32]),
+        );
+        self.devices
+            .get(instance)
+            .into_iter()
+            .flat_map(move |devices| devices.range(first.clone()..=last.clone()))
+            .map(|(_, device)| device)
+    }
+
+    /// The records that a CA and a device serial number name. The CA may be any certificate of
+    /// the authority that the device is listed under.
+    pub(crate) fn devices_named(&self, ca: &Ca, serial: &CertSerial) -> Vec<DeviceRecord> {
+        let Some(devices) = self.devices.get(&ca.record.instance) else {
+            return Vec::new();
+        };
+        std::iter::once(ca.record.id)
+            .chain(self.siblings(ca))
+            .flat_map(|id| {
+                let first = (id, serial.clone(), CaKeyId::from_bytes([0; 32]));
+                let last = (id, serial.clone(), CaKeyId::from_bytes([0xff; 32]));
+                devices
+                    .range(first..=last)
+                    .map(|(_, device)| device.clone())
+            })
+            .collect()
+    }
+
+    pub(crate) fn put_code(&mut self, code: RegisterCodeRecord) {
+        self.codes.insert(code.code.clone(), code);
+    }
+
+    pub(crate) fn remove_code(&mut self, code: &str) {
+        self.codes.remove(code);
+    }
+
+    pub(crate) fn code(&self, code: &str) -> Option<&RegisterCodeRecord> {
+        self.codes.get(code)
+    }
+
+    /// The codes that need not be kept any longer: those that have expired, and the oldest
+    /// unused ones beyond `most` of an instance.
+    pub(crate) fn stale_codes(
+        &self,
+        instance: &InstanceId,
+        now_ms: i64,
+        most: usize,
+    ) -> Vec<String> {
+        let (mut live, mut stale): (Vec<_>, Vec<_>) = self
+            .codes
+            .values()
+            .filter(|code| &code.instance == instance)
+            .partition(|code| code.expires_at_ms > now_ms);
+        live.retain(|code| !code.used);
+        live.sort_by_key(|code| code.expires_at_ms);
+        let beyond = live.len().saturating_sub(most);
+        stale.extend(live.into_iter().take(beyond));
+        stale.into_iter().map(|code| code.code.clone()).collect()
+    }
+}
+
+/// The key of a device in the gate.
+pub(crate) fn device_key(device: &DeviceRecord) -> DeviceKey {
+    DeviceKey {
+        issuer: device.issuer,
+        serial: device.serial.clone(),
+    }
+}

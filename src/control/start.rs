@@ -1,0 +1,195 @@
+//! From the kept records to a gate that can be opened.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, RwLock};
+
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::{Event, Phase};
+use crate::ca::certificate::CaCertificate;
+use crate::ca::error::CertificateError;
+use crate::ca::id::{CaId, InstanceId};
+use crate::ca::lifecycle::Status;
+use crate::ca::registry::{Purpose, Registry, RegistryError};
+use crate::control::change::Turn;
+use crate::control::ledger::{Ca, Ledger, device_key};
+use crate::control::{Control, ControlParts, Inner, Instance, InstanceSettings};
+use crate::store::{CaRecord, Snapshot, StoreError};
+use crate::tls::live::LivePeers;
+use crate::tls::server_config::algorithms;
+
+/// Why trust cannot be loaded. The broker does not start then: it would not know whom to refuse.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store cannot be read.
+    #[error("the store cannot be read: {0}")]
+    Store(#[from] StoreError),
+    /// A kept CA certificate cannot be read.
+    #[error("the CA certificate {id} in the store cannot be used: {source}")]
+    Certificate {
+        /// Which.
+        id: CaId,
+        /// Why.
+        source: CertificateError,
+    },
+    /// A kept record belongs to an instance that the configuration does not name.
+    #[error(
+        "the store has certificates of instance {0}, which the configuration does not name; \
+         add it, or use another data directory"
+    )]
+    UnknownInstance(InstanceId),
+    /// The certificates contradict each other.
+    #[error("the CA certificate {id} cannot be registered: {source}")]
+    Registry {
+        /// Which.
+        id: CaId,
+        /// Why.
+        source: RegistryError,
+    },
+    /// The audit log cannot be written.
+    #[error("the audit log cannot be written: {0}")]
+    Audit(#[from] crate::audit::AuditError),
+}
+
+impl Control {
+    /// Load what is kept and be ready to change it. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// If anything that is kept cannot be read: nobody can say then who is to be refused.
+    pub async fn open(parts: ControlParts) -> Result<Self, OpenError> {
+        let snapshot = parts.store.snapshot().await?;
+        let instances = parts
+            .instances
+            .into_iter()
+            .map(build_instance)
+            .collect::<Result<HashMap<_, _>, OpenError>>()?;
+        let (audit, open_intents) = parts.audit;
+        let (seen, to_record) = mpsc::channel(8 * 1024);
+        let inner = Arc::new(Inner {
+            instances,
+            settings: parts.settings,
+            clock: parts.clock,
+            store: parts.store,
+            audit,
+            ledger: RwLock::new(Ledger::default()),
+            turn: Mutex::new(Turn {
+                seq: snapshot.seq,
+                owed: Vec::new(),
+            }),
+            durable: AtomicBool::new(true),
+            seen,
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        });
+        inner.load(snapshot)?;
+        inner.close_intents(open_intents).await?;
+        for task in [
+            inner
+                .tasks
+                .spawn(Arc::clone(&inner).record_devices(to_record)),
+            inner.tasks.spawn(Arc::clone(&inner).pay_what_is_owed()),
+            inner.tasks.spawn(Arc::clone(&inner).follow_the_store()),
+            inner.tasks.spawn(Arc::clone(&inner).follow_the_clock()),
+        ] {
+            drop(task);
+        }
+        Ok(Self(inner))
+    }
+}
+
+impl Inner {
+    fn load(&self, snapshot: Snapshot) -> Result<(), OpenError> {
+        let mut ledger = self.ledger_mut();
+        for record in snapshot.cas {
+            let ca = read(record)?;
+            let at = self
+                .instances
+                .get(&ca.record.instance)
+                .ok_or_else(|| OpenError::UnknownInstance(ca.record.instance.clone()))?;
+            at.registry
+                .insert(
+                    Arc::clone(&ca.certificate),
+                    Purpose::Device,
+                    ca.record.status,
+                )
+                .map_err(|source| OpenError::Registry {
+                    id: ca.record.id,
+                    source,
+                })?;
+            ledger.put_ca(ca);
+        }
+        for device in snapshot.devices {
+            let at = self
+                .instances
+                .get(&device.instance)
+                .ok_or_else(|| OpenError::UnknownInstance(device.instance.clone()))?;
+            at.registry.set_device(device_key(&device), device.status);
+            ledger.put_device(device);
+        }
+        for code in snapshot.register_codes {
+            ledger.put_code(code);
+        }
+        Ok(())
+    }
+
+    /// An intent without an outcome is a change that a crash cut short: say what holds now.
+    async fn close_intents(&self, intents: Vec<Event>) -> Result<(), OpenError> {
+        for intent in intents {
+            let holds = intent
+                .subject
+                .strip_prefix("ca:")
+                .and_then(|sn| sn.parse().ok())
+                .map(|sn| match self.ledger().ca_by_sn(&sn) {
+                    Some(ca) => format!("after the restart it is {}", ca.record.status),
+                    None => "after the restart it is not registered".to_owned(),
+                })
+                .unwrap_or_else(|| "what holds now is what the listings show".to_owned());
+            tracing::warn!(
+                action = intent.action,
+                subject = intent.subject,
+                detail = holds,
+                "a change was cut short by the end of the process"
+            );
+            let closed = Event {
+                phase: Phase::Closed,
+                detail: Some(holds),
+                ..intent
+            };
+            self.audit.record(self.now_ms(), closed).await?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn read(record: CaRecord) -> Result<Ca, OpenError> {
+    let certificate =
+        CaCertificate::from_der(&record.der).map_err(|source| OpenError::Certificate {
+            id: record.id,
+            source,
+        })?;
+    Ok(Ca {
+        record,
+        certificate: Arc::new(certificate),
+    })
+}
+
+fn build_instance(settings: InstanceSettings) -> Result<(InstanceId, Instance), OpenError> {
+    let registry = Registry::new(settings.same_key, algorithms());
+    for ca in settings.admin_cas {
+        let id = ca.id();
+        registry
+            .insert(Arc::new(ca), Purpose::Admin, Status::Active)
+            .map_err(|source| OpenError::Registry { id, source })?;
+    }
+    let instance = Instance {
+        id: settings.id.clone(),
+        account: settings.account,
+        on_inactivate: settings.on_inactivate,
+        registry: Arc::new(registry),
+        peers: LivePeers::new(),
+    };
+    Ok((settings.id, instance))
+}

@@ -1,0 +1,163 @@
+//! Calls and what is shown in answer to them.
+
+use std::net::SocketAddr;
+
+use crate::ca::id::{AccessKeyId, AccountId, CaId, CertSerial, InstanceId, RequestId};
+use crate::ca::lifecycle::Status;
+
+/// Through which door a call came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// The signed HTTP API.
+    Http,
+    /// The control topic inside the broker.
+    Mqtt,
+    /// A command run on the host itself.
+    Host,
+    /// The broker itself, such as the development set-up.
+    System,
+}
+
+/// Who calls, as proved by a signature or a handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    /// The holder of an access key.
+    AccessKey(AccessKeyId),
+    /// The holder of an administrator's certificate.
+    Certificate {
+        /// Serial number of the CA.
+        ca_sn: CertSerial,
+        /// Serial number of the certificate.
+        serial: CertSerial,
+    },
+    /// An operator on the host, by user name.
+    Host(String),
+    /// The broker itself.
+    System,
+}
+
+/// One call: who, from where, under which name.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Who calls.
+    pub principal: Principal,
+    /// The account on whose behalf the call is made.
+    pub account: AccountId,
+    /// Through which door.
+    pub door: Door,
+    /// From where, if over the network.
+    pub address: Option<SocketAddr>,
+    /// The name of the call in answers, logs and audit records.
+    pub request_id: RequestId,
+}
+
+/// A registered CA as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaView {
+    /// The instance whose devices it admits.
+    pub instance: InstanceId,
+    /// Identity of the certificate.
+    pub id: CaId,
+    /// Serial number, which names it in the API.
+    pub sn: CertSerial,
+    /// Name given at registration.
+    pub name: String,
+    /// The certificate.
+    pub pem: String,
+    /// The proof of possession, if there was one.
+    pub verification_pem: Option<String>,
+    /// The register code that was used up for it.
+    pub register_code: Option<String>,
+    /// First second of validity, Unix seconds.
+    pub not_before: i64,
+    /// Last second of validity, Unix seconds.
+    pub not_after: i64,
+    /// Own state.
+    pub status: Status,
+    /// What follows from its own state, its dates, its siblings of the same key, and the CAs
+    /// above it.
+    pub effective: Effective,
+    /// Subject, for people to read.
+    pub subject: String,
+    /// Unix milliseconds.
+    pub registered_at_ms: i64,
+}
+
+/// Whether a CA admits devices now, and if not, why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effective {
+    /// It is inactive itself.
+    Inactive,
+    /// Another certificate of the same subject and key is inactive.
+    InactiveSibling {
+        /// Which.
+        sn: CertSerial,
+    },
+    /// A registered CA above it is off.
+    InactiveAbove {
+        /// Which certificate was inactivated.
+        sn: CertSerial,
+    },
+    /// Its dates do not hold.
+    OutsideValidity,
+    /// It admits devices.
+    Active,
+}
+
+/// A recorded device certificate as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceView {
+    /// The instance it logged in to.
+    pub instance: InstanceId,
+    /// The registered CA it is listed under.
+    pub ca_sn: CertSerial,
+    /// Its serial number.
+    pub serial: CertSerial,
+    /// Common name, or empty.
+    pub name: String,
+    /// The certificate.
+    pub pem: String,
+    /// First second of validity, Unix seconds.
+    pub not_before: i64,
+    /// Last second of validity, Unix seconds.
+    pub not_after: i64,
+    /// Own state.
+    pub status: Status,
+    /// Unix milliseconds.
+    pub first_seen_ms: i64,
+}
+
+/// One page of a listing, oldest registration first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The entries of this page; none if the page is past the end.
+    pub items: Vec<T>,
+    /// Number of entries on all pages.
+    pub total: usize,
+}
+
+/// Which page, counted from 1, of how many entries (1 to 100).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRequest {
+    /// From 1.
+    pub number: usize,
+    /// 1 to 100.
+    pub size: usize,
+}
+
+impl PageRequest {
+    pub(crate) fn offset(self) -> usize {
+        self.number.saturating_sub(1).saturating_mul(self.size)
+    }
+}
+
+/// What a change did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The canonical serial number of what was changed.
+    pub sn: CertSerial,
+    /// `false` if it already was so.
+    pub changed: bool,
+    /// Live connections that were ended.
+    pub sessions_ended: usize,
+}

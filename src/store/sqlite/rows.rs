@@ -1,0 +1,384 @@
+//! Records to rows and back.
+//!
+//! Reading trusts nothing: the file may have been edited by hand, or damaged. A row that is no
+//! record is an error that names it, because a row passed over could be the one that says
+//! `inactive`.
+
+use std::collections::HashSet;
+use std::str::FromStr;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, params};
+
+use super::der;
+use crate::ca::id::{CaId, CertSerial, IdError, InstanceId};
+use crate::ca::lifecycle::Status;
+use crate::store::{CaRecord, Change, DeviceRecord, RegisterCodeRecord, Snapshot, StoreError};
+
+/// The number of the last commit, as the database has it.
+pub(super) fn head(connection: &Connection) -> Result<u64, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT only_row, seq FROM head")?;
+    let mut rows = statement.query([])?;
+    let Some(row) = rows.next()? else {
+        return Err(StoreError::Corrupt {
+            table: "head",
+            row: "rowid 1".to_owned(),
+            what: "is missing".to_owned(),
+        });
+    };
+    let fields = Fields { row, table: "head" };
+    fields
+        .integer(1)
+        .and_then(|seq| u64::try_from(seq).map_err(|_| fields.corrupt(1, "is negative".to_owned())))
+}
+
+/// Set the number of the last commit.
+pub(super) fn set_head(connection: &Connection, seq: u64) -> Result<(), StoreError> {
+    let seq = i64::try_from(seq).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached("UPDATE head SET seq = $1 WHERE only_row = 1")?
+        .execute([seq])?;
+    Ok(())
+}
+
+/// Everything. The caller holds a read transaction, so that it is one moment.
+pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> {
+    let seq = head(connection)?;
+    let cas = read_all(connection, "ca", SELECT_CAS, read_ca)?;
+    let known: HashSet<CaId> = cas.iter().map(|ca| ca.id).collect();
+    let mut instances = Interner::default();
+    let devices = read_all(connection, "device", SELECT_DEVICES, |fields| {
+        read_device(fields, &known, &mut instances)
+    })?;
+    let register_codes = read_all(connection, "register_code", SELECT_CODES, read_code)?;
+    Ok(Snapshot {
+        seq,
+        cas,
+        devices,
+        register_codes,
+    })
+}
+
+/// Make one change, inside the caller's transaction.
+pub(super) fn apply(connection: &Connection, change: &Change) -> Result<(), StoreError> {
+    match change {
+        Change::PutCa(ca) => put_ca(connection, ca),
+        Change::DeleteCa(id) => {
+            connection
+                .prepare_cached("DELETE FROM ca WHERE id = $1")?
+                .execute([id.to_string()])?;
+            Ok(())
+        }
+        Change::PutDevice(device) => put_device(connection, device),
+        Change::DeleteDevice {
+            instance,
+            issuer,
+            serial,
+        } => {
+            connection
+                .prepare_cached(
+                    "DELETE FROM device WHERE instance = $1 AND issuer = $2 AND serial = $3",
+                )?
+                .execute(params![
+                    instance.as_str(),
+                    issuer.to_string(),
+                    serial.to_string()
+                ])?;
+            Ok(())
+        }
+        Change::PutRegisterCode(code) => put_code(connection, code),
+        Change::DeleteRegisterCode(code) => {
+            connection
+                .prepare_cached("DELETE FROM register_code WHERE code = $1")?
+                .execute([code])?;
+            Ok(())
+        }
+    }
+}
+
+fn put_ca(connection: &Connection, ca: &CaRecord) -> Result<(), StoreError> {
+    let refuse = |what: &str| StoreError::Corrupt {
+        table: "ca",
+        row: format!("id {}", ca.id),
+        what: what.to_owned(),
+    };
+    if !der::is_whole(&ca.der) {
+        return Err(refuse(NOT_WHOLE));
+    }
+    if CaId::of_der(&ca.der) != ca.id {
+        return Err(refuse(NOT_ITS_DIGEST));
+    }
+    // Parameters are numbered in the order in which they appear: rusqlite binds them so.
+    connection
+        .prepare_cached(
+            "INSERT INTO ca (id, sn, instance, name, status, registered_at_ms, register_code,
+                             verification_pem, der)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             ON CONFLICT (id) DO UPDATE SET
+                 sn = excluded.sn, instance = excluded.instance, name = excluded.name,
+                 status = excluded.status, registered_at_ms = excluded.registered_at_ms,
+                 register_code = excluded.register_code,
+                 verification_pem = excluded.verification_pem, der = excluded.der",
+        )?
+        .execute(params![
+            ca.id.to_string(),
+            der::serial(&ca.der).map(|serial| serial.to_string()),
+            ca.instance.as_str(),
+            ca.name,
+            status_text(ca.status),
+            ca.registered_at_ms,
+            ca.register_code,
+            ca.verification_pem,
+            ca.der,
+        ])?;
+    Ok(())
+}
+
+fn put_device(connection: &Connection, device: &DeviceRecord) -> Result<(), StoreError> {
+    if !der::is_whole(&device.der) {
+        return Err(StoreError::Corrupt {
+            table: "device",
+            row: format!("serial {}", device.serial),
+            what: NOT_WHOLE.to_owned(),
+        });
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO device (instance, issuer, serial, ca, name, status, first_seen_ms, der)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             ON CONFLICT (instance, issuer, serial) DO UPDATE SET
+                 ca = excluded.ca, name = excluded.name, status = excluded.status,
+                 first_seen_ms = excluded.first_seen_ms, der = excluded.der",
+        )?
+        .execute(params![
+            device.instance.as_str(),
+            device.issuer.to_string(),
+            device.serial.to_string(),
+            device.ca.to_string(),
+            device.name,
+            status_text(device.status),
+            device.first_seen_ms,
+            device.der,
+        ])?;
+    Ok(())
+}
+
+fn put_code(connection: &Connection, code: &RegisterCodeRecord) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO register_code (code, instance, account, expires_at_ms, used)
+             VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (code) DO UPDATE SET
+                 instance = excluded.instance, account = excluded.account,
+                 expires_at_ms = excluded.expires_at_ms, used = excluded.used",
+        )?
+        .execute(params![
+            code.code,
+            code.instance.as_str(),
+            code.account.as_str(),
+            code.expires_at_ms,
+            i64::from(code.used),
+        ])?;
+    Ok(())
+}
+
+// The first column is the rowid, by which an operator finds the row an error names.
+const SELECT_CAS: &str = "SELECT rowid, id, instance, name, status, registered_at_ms,
+        register_code, verification_pem, der FROM ca ORDER BY rowid";
+const SELECT_DEVICES: &str = "SELECT rowid, instance, issuer, serial, ca, name, status,
+        first_seen_ms, der FROM device ORDER BY rowid";
+const SELECT_CODES: &str = "SELECT rowid, code, instance, account, expires_at_ms, used
+        FROM register_code ORDER BY rowid";
+
+fn read_all<T>(
+    connection: &Connection,
+    table: &'static str,
+    select: &str,
+    mut read: impl FnMut(&Fields<'_, '_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = connection.prepare_cached(select)?;
+    let mut rows = statement.query([])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        records.push(read(&Fields { row, table })?);
+    }
+    Ok(records)
+}
+
+fn read_ca(fields: &Fields<'_, '_>) -> Result<CaRecord, StoreError> {
+    let id: CaId = fields.digest(1)?;
+    let der = fields.der(8)?;
+    if CaId::of_der(der) != id {
+        return Err(fields.corrupt(1, NOT_ITS_DIGEST.to_owned()));
+    }
+    Ok(CaRecord {
+        id,
+        instance: fields.parse(2)?,
+        name: fields.text(3)?.to_owned(),
+        status: fields.status(4)?,
+        registered_at_ms: fields.integer(5)?,
+        register_code: fields.optional_text(6)?,
+        verification_pem: fields.optional_text(7)?,
+        der: der.to_owned(),
+    })
+}
+
+fn read_device(
+    fields: &Fields<'_, '_>,
+    known: &HashSet<CaId>,
+    instances: &mut Interner,
+) -> Result<DeviceRecord, StoreError> {
+    let ca: CaId = fields.digest(4)?;
+    if !known.contains(&ca) {
+        return Err(fields.corrupt(4, "names a CA that is not in table ca".to_owned()));
+    }
+    Ok(DeviceRecord {
+        instance: instances.get(fields, 1)?,
+        issuer: fields.digest(2)?,
+        serial: fields.serial(3)?,
+        ca,
+        name: fields.text(5)?.to_owned(),
+        status: fields.status(6)?,
+        first_seen_ms: fields.integer(7)?,
+        der: fields.der(8)?.to_owned(),
+    })
+}
+
+fn read_code(fields: &Fields<'_, '_>) -> Result<RegisterCodeRecord, StoreError> {
+    Ok(RegisterCodeRecord {
+        code: fields.text(1)?.to_owned(),
+        instance: fields.parse(2)?,
+        account: fields.parse(3)?,
+        expires_at_ms: fields.integer(4)?,
+        used: match fields.integer(5)? {
+            0 => false,
+            1 => true,
+            other => return Err(fields.corrupt(5, format!("is {other}, not 0 or 1"))),
+        },
+    })
+}
+
+/// The fields of one row, read with suspicion.
+struct Fields<'r, 's> {
+    row: &'r Row<'s>,
+    table: &'static str,
+}
+
+impl<'r> Fields<'r, '_> {
+    fn text(&self, column: usize) -> Result<&'r str, StoreError> {
+        match self.row.get_ref(column)? {
+            ValueRef::Text(octets) => std::str::from_utf8(octets)
+                .map_err(|_| self.corrupt(column, "is not UTF-8".to_owned())),
+            other => Err(self.wrong_type(column, "text", &other)),
+        }
+    }
+
+    fn optional_text(&self, column: usize) -> Result<Option<String>, StoreError> {
+        match self.row.get_ref(column)? {
+            ValueRef::Null => Ok(None),
+            _ => self.text(column).map(|text| Some(text.to_owned())),
+        }
+    }
+
+    fn integer(&self, column: usize) -> Result<i64, StoreError> {
+        match self.row.get_ref(column)? {
+            ValueRef::Integer(value) => Ok(value),
+            other => Err(self.wrong_type(column, "an integer", &other)),
+        }
+    }
+
+    fn der(&self, column: usize) -> Result<&'r [u8], StoreError> {
+        match self.row.get_ref(column)? {
+            ValueRef::Blob(octets) if der::is_whole(octets) => Ok(octets),
+            ValueRef::Blob(_) => Err(self.corrupt(column, NOT_WHOLE.to_owned())),
+            other => Err(self.wrong_type(column, "a blob", &other)),
+        }
+    }
+
+    fn status(&self, column: usize) -> Result<Status, StoreError> {
+        match self.text(column)? {
+            "active" => Ok(Status::Active),
+            "inactive" => Ok(Status::Inactive),
+            _ => Err(self.corrupt(column, "is neither 'active' nor 'inactive'".to_owned())),
+        }
+    }
+
+    fn parse<T: FromStr<Err = IdError>>(&self, column: usize) -> Result<T, StoreError> {
+        self.text(column)?
+            .parse()
+            .map_err(|error: IdError| self.corrupt(column, format!("is wrong: {error}")))
+    }
+
+    /// In the one form in which it is written, so that no two rows mean one thing.
+    fn digest<T: FromStr<Err = IdError>>(&self, column: usize) -> Result<T, StoreError> {
+        if self.text(column)?.bytes().any(|c| c.is_ascii_uppercase()) {
+            return Err(self.corrupt(column, "has upper-case digits".to_owned()));
+        }
+        self.parse(column)
+    }
+
+    /// As [`Self::digest`]: lower case, the fewest octets that are a positive DER integer.
+    fn serial(&self, column: usize) -> Result<CertSerial, StoreError> {
+        let text = self.text(column)?;
+        let mut buffer = [0; 21];
+        let canonical = (|| {
+            if text.bytes().any(|c| c.is_ascii_uppercase()) {
+                return None;
+            }
+            let octets = buffer.get_mut(..text.len().div_ceil(2))?;
+            hex::decode_to_slice(text, octets).ok()?;
+            let serial = CertSerial::from_be_bytes(octets).ok()?;
+            let padded = usize::from(serial.as_bytes().first()? & 0x80 != 0);
+            (octets.len() == serial.as_bytes().len() + padded).then_some(serial)
+        })();
+        canonical
+            .ok_or_else(|| self.corrupt(column, "is not a serial number as written".to_owned()))
+    }
+
+    fn wrong_type(&self, column: usize, expected: &str, found: &ValueRef<'_>) -> StoreError {
+        self.corrupt(
+            column,
+            format!("is not {expected} but {}", found.data_type()),
+        )
+    }
+
+    fn corrupt(&self, column: usize, what: String) -> StoreError {
+        let name = self.row.as_ref().column_name(column).unwrap_or("?");
+        StoreError::Corrupt {
+            table: self.table,
+            row: match self.row.get_ref(0) {
+                Ok(ValueRef::Integer(rowid)) => format!("rowid {rowid}"),
+                _ => "unknown rowid".to_owned(),
+            },
+            what: format!("{name} {what}"),
+        }
+    }
+}
+
+/// Gives a million devices of one instance one copy of its name.
+#[derive(Default)]
+struct Interner(Option<InstanceId>);
+
+impl Interner {
+    fn get(&mut self, fields: &Fields<'_, '_>, column: usize) -> Result<InstanceId, StoreError> {
+        let text = fields.text(column)?;
+        match &self.0 {
+            Some(last) if last.as_str() == text => Ok(last.clone()),
+            _ => {
+                let instance: InstanceId = fields.parse(column)?;
+                self.0 = Some(instance.clone());
+                Ok(instance)
+            }
+        }
+    }
+}
+
+fn status_text(status: Status) -> &'static str {
+    match status {
+        Status::Inactive => "inactive",
+        Status::Active => "active",
+    }
+}
+
+const NOT_WHOLE: &str = "is not one whole DER sequence";
+const NOT_ITS_DIGEST: &str = "is not the SHA-256 of der";

@@ -1,0 +1,369 @@
+//! The store as a whole: against a model, across restarts and crashes, and under faults.
+
+mod crash;
+mod faults;
+mod hand;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::ca::id::{CaId, CaKeyId, CertSerial};
+use crate::ca::lifecycle::Status;
+use crate::store::{CaRecord, DeviceRecord, RegisterCodeRecord};
+
+struct Bench {
+    directory: TempDir,
+    store: Option<SqliteStore>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut bench = Self {
+            directory,
+            store: None,
+        };
+        bench.reopen();
+        bench
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("registry.db")
+    }
+
+    fn store(&self) -> &SqliteStore {
+        self.store.as_ref().unwrap()
+    }
+
+    fn reopen(&mut self) {
+        self.store = None;
+        self.store = Some(SqliteStore::open(&self.path()).unwrap());
+    }
+
+    /// Another program's connection.
+    fn by_hand(&self) -> Connection {
+        let connection = Connection::open(self.path()).unwrap();
+        connection.busy_timeout(BUSY_TIMEOUT).unwrap();
+        connection
+    }
+
+    /// Run something on the writer's connection, and wait until it is done.
+    fn with(&self, act: impl FnOnce(&Connection) + Send + 'static) {
+        let (done, wait) = mpsc::channel();
+        let act = Box::new(move |connection: &Connection| {
+            act(connection);
+            done.send(()).unwrap();
+        });
+        self.store().writer.ask(Request::With(act)).unwrap();
+        wait.recv().unwrap();
+    }
+
+    /// Hold the writer up until the returned sender is dropped or used.
+    fn hold(&self) -> mpsc::Sender<()> {
+        let (release, wait) = mpsc::channel::<()>();
+        let (holding, held) = mpsc::channel();
+        let act = Box::new(move |_: &Connection| {
+            holding.send(()).unwrap();
+            let _ = wait.recv();
+        });
+        self.store().writer.ask(Request::With(act)).unwrap();
+        held.recv().unwrap();
+        release
+    }
+}
+
+fn der(content: &[u8]) -> Vec<u8> {
+    let mut der = vec![0x30, u8::try_from(content.len()).unwrap()];
+    der.extend_from_slice(content);
+    der
+}
+
+fn ca(number: u8, status: Status) -> CaRecord {
+    let der = der(&[number]);
+    CaRecord {
+        instance: "post-cn-1".parse().unwrap(),
+        id: CaId::of_der(&der),
+        name: format!("ca {number}"),
+        status,
+        der,
+        verification_pem: (number.is_multiple_of(2)).then(|| "pem".to_owned()),
+        register_code: (number.is_multiple_of(3)).then(|| "code".to_owned()),
+        registered_at_ms: i64::from(number) - 2,
+    }
+}
+
+fn device(serial: u8, ca_number: u8, status: Status) -> DeviceRecord {
+    DeviceRecord {
+        instance: "post-cn-1".parse().unwrap(),
+        issuer: CaKeyId::from_bytes([7; 32]),
+        serial: CertSerial::from_be_bytes(&[serial, 0]).unwrap(),
+        ca: ca(ca_number, status).id,
+        name: format!("Gerät '{serial}' \0 \u{1F512}"),
+        status,
+        der: der(&[1, 2, serial]),
+        first_seen_ms: 5,
+    }
+}
+
+fn code(number: u8, used: bool) -> RegisterCodeRecord {
+    RegisterCodeRecord {
+        instance: "post-cn-1".parse().unwrap(),
+        account: "owner".parse().unwrap(),
+        code: format!("code-{number}"),
+        expires_at_ms: i64::MAX,
+        used,
+    }
+}
+
+/// What the store must be equivalent to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Model {
+    cas: BTreeMap<CaId, CaRecord>,
+    devices: BTreeMap<CertSerial, DeviceRecord>,
+    codes: BTreeMap<String, RegisterCodeRecord>,
+}
+
+impl Model {
+    /// `None` if the changes must be refused.
+    fn after(&self, changes: &[Change]) -> Option<Self> {
+        let mut next = self.clone();
+        for change in changes.iter().cloned() {
+            match change {
+                Change::PutCa(ca) => {
+                    next.cas.insert(ca.id, ca);
+                }
+                Change::DeleteCa(id) => {
+                    next.cas.remove(&id);
+                    next.devices.retain(|_, device| device.ca != id);
+                }
+                Change::PutDevice(device) => {
+                    if !next.cas.contains_key(&device.ca) {
+                        return None;
+                    }
+                    next.devices.insert(device.serial.clone(), device);
+                }
+                Change::DeleteDevice { serial, .. } => {
+                    next.devices.remove(&serial);
+                }
+                Change::PutRegisterCode(code) => {
+                    next.codes.insert(code.code.clone(), code);
+                }
+                Change::DeleteRegisterCode(code) => {
+                    next.codes.remove(&code);
+                }
+            }
+        }
+        Some(next)
+    }
+
+    fn of(snapshot: &Snapshot) -> Self {
+        let model = Self {
+            cas: snapshot.cas.iter().map(|r| (r.id, r.clone())).collect(),
+            devices: snapshot
+                .devices
+                .iter()
+                .map(|r| (r.serial.clone(), r.clone()))
+                .collect(),
+            codes: snapshot
+                .register_codes
+                .iter()
+                .map(|r| (r.code.clone(), r.clone()))
+                .collect(),
+        };
+        assert_eq!(model.cas.len(), snapshot.cas.len());
+        assert_eq!(model.devices.len(), snapshot.devices.len());
+        assert_eq!(model.codes.len(), snapshot.register_codes.len());
+        model
+    }
+}
+
+fn any_status() -> impl Strategy<Value = Status> {
+    prop_oneof![Just(Status::Active), Just(Status::Inactive)]
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        3 => (0..4_u8, any_status()).prop_map(|(n, s)| Change::PutCa(ca(n, s))),
+        1 => (0..4_u8).prop_map(|n| Change::DeleteCa(ca(n, Status::Active).id)),
+        3 => (0..6_u8, 0..4_u8, any_status())
+            .prop_map(|(n, c, s)| Change::PutDevice(device(n, c, s))),
+        1 => (0..6_u8).prop_map(|n| {
+            let DeviceRecord { instance, issuer, serial, .. } = device(n, 0, Status::Active);
+            Change::DeleteDevice { instance, issuer, serial }
+        }),
+        1 => (0..3_u8, any::<bool>()).prop_map(|(n, u)| Change::PutRegisterCode(code(n, u))),
+        1 => (0..3_u8).prop_map(|n| Change::DeleteRegisterCode(format!("code-{n}"))),
+    ]
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn random_changes_fold_to_the_model(
+        commits in proptest::collection::vec(
+            (proptest::collection::vec(any_change(), 0..5), any::<bool>()),
+            1..12,
+        ),
+    ) {
+        let mut bench = Bench::new();
+        let mut model = Model::default();
+        let mut head = 0;
+        for (changes, reopen) in commits {
+            let result = block_on(bench.store().commit(head, changes.clone()));
+            match model.after(&changes) {
+                Some(next) => {
+                    head += 1;
+                    prop_assert_eq!(result.unwrap(), head);
+                    model = next;
+                }
+                None => prop_assert!(matches!(result, Err(StoreError::Database(_)))),
+            }
+            if reopen {
+                bench.reopen();
+            }
+            let snapshot = block_on(bench.store().snapshot()).unwrap();
+            prop_assert_eq!(snapshot.seq, head);
+            prop_assert_eq!(block_on(bench.store().head()).unwrap(), head);
+            prop_assert_eq!(&Model::of(&snapshot), &model);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stale_commit_is_a_conflict_and_changes_nothing() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let put = |n| vec![Change::PutCa(ca(n, Status::Active))];
+    assert_eq!(store.commit(0, put(1)).await.unwrap(), 1);
+    for expected in [0, 2] {
+        let result = store.commit(expected, put(2)).await;
+        assert!(
+            matches!(result, Err(StoreError::Conflict { expected: e, head: 1 }) if e == expected),
+            "{result:?}"
+        );
+    }
+    let snapshot = store.snapshot().await.unwrap();
+    assert_eq!((snapshot.seq, snapshot.cas.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn commits_that_wait_together_keep_their_numbers_and_their_own_errors() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let put = |n| vec![Change::PutCa(ca(n, Status::Active))];
+    let orphan = vec![
+        Change::PutCa(ca(8, Status::Active)),
+        Change::PutDevice(device(1, 9, Status::Active)),
+    ];
+    let release = bench.hold();
+    let mut watcher = bench.by_hand();
+    let commits = async {
+        tokio::join!(
+            store.commit(0, put(1)),
+            store.commit(1, orphan),
+            store.commit(1, put(2)),
+            store.commit(1, put(3)),
+            store.commit(2, put(4)),
+            async {
+                drop(release);
+                store.changed(0).await
+            },
+        )
+    };
+    let (one, refused, two, stale, three, changed) = commits.await;
+    assert_eq!(one.unwrap(), 1);
+    assert!(matches!(refused, Err(StoreError::Database(_))));
+    assert_eq!(two.unwrap(), 2);
+    assert!(matches!(stale, Err(StoreError::Conflict { head: 2, .. })));
+    assert_eq!(three.unwrap(), 3);
+    assert_eq!(changed.unwrap(), 3, "one transaction, so one step");
+    let transaction = watcher.transaction().unwrap();
+    assert_eq!(rows::snapshot(&transaction).unwrap().cas.len(), 3);
+}
+
+#[tokio::test]
+async fn a_commit_goes_on_when_its_caller_goes_away() {
+    let bench = Bench::new();
+    let release = bench.hold();
+    {
+        let commit = bench.store().commit(0, Vec::new());
+        tokio::pin!(commit);
+        let polled = futures_poll_once(commit.as_mut()).await;
+        assert!(polled.is_none());
+    }
+    drop(release);
+    assert_eq!(bench.store().changed(0).await.unwrap(), 1);
+}
+
+async fn futures_poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+    std::future::poll_fn(|context| {
+        std::task::Poll::Ready(match std::pin::Pin::new(&mut future).poll(context) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+/// `cargo test --release --lib store::sqlite::tests::large -- --ignored --nocapture`
+#[test]
+#[ignore = "takes a gigabyte of disk; for measuring"]
+fn large_snapshot_is_timed() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let mut head = 0;
+    let body = |seed: u32, length: usize| {
+        let mut der = vec![0x30, 0x82];
+        der.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
+        der.extend(seed.to_be_bytes().iter().cycle().take(length));
+        der
+    };
+    let mut ids = Vec::new();
+    for chunk in 0..100_u32 {
+        let cas = (0..1000).map(|n| {
+            let der = body(chunk * 1000 + n, 900);
+            let mut record = ca(0, Status::Active);
+            record.id = CaId::of_der(&der);
+            record.der = der;
+            ids.push(record.id);
+            Change::PutCa(record)
+        });
+        head = block_on(store.commit(head, cas.collect())).unwrap();
+    }
+    for chunk in 0..1000_u32 {
+        let devices = (0..1000).map(|n| {
+            let number = chunk * 1000 + n;
+            let mut record = device(1, 0, Status::Active);
+            record.ca = ids[number as usize % ids.len()];
+            record.serial =
+                CertSerial::from_be_bytes(&CaId::of_der(&number.to_be_bytes()).as_bytes()[..16])
+                    .unwrap();
+            record.der = body(number, 700);
+            Change::PutDevice(record)
+        });
+        head = block_on(store.commit(head, devices.collect())).unwrap();
+    }
+    for _ in 0..3 {
+        let begin = std::time::Instant::now();
+        let snapshot = block_on(store.snapshot()).unwrap();
+        let taken = begin.elapsed();
+        println!(
+            "{} CAs, {} devices, {} MB: {taken:?}",
+            snapshot.cas.len(),
+            snapshot.devices.len(),
+            std::fs::metadata(bench.path()).unwrap().len() >> 20
+        );
+    }
+}

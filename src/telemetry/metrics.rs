@@ -1,0 +1,123 @@
+//! All metric families, with the text that explains them to whoever reads `/metrics`.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+/// The recorder of this process, installed by the first caller.
+///
+/// `None` if something else in the process records metrics already; `/metrics` is empty then.
+pub fn install() -> Option<PrometheusHandle> {
+    static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    static FIRST: Mutex<()> = Mutex::new(());
+    let _first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
+    HANDLE
+        .get_or_init(|| {
+            let builder = PrometheusBuilder::new()
+                .set_buckets(&SECONDS)
+                .unwrap_or_else(|_| PrometheusBuilder::new());
+            let handle = builder.install_recorder().ok()?;
+            describe();
+            Some(handle)
+        })
+        .clone()
+}
+
+/// Upper bounds of the histogram buckets, in seconds.
+const SECONDS: [f64; 13] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0,
+];
+
+macro_rules! families {
+    ($($kind:ident $name:literal $help:literal;)*) => {
+        /// Names of all metric families.
+        pub const FAMILIES: &[&str] = &[$($name),*];
+
+        fn describe() {
+            $(metrics::$kind!($name, $help);)*
+        }
+    };
+}
+
+families! {
+    describe_counter "portcullis_handshakes_total" "TLS handshakes by outcome: accepted, timeout, tls, or the reason for which a certificate was refused.";
+    describe_histogram "portcullis_handshake_seconds" "Time from the start of a TLS handshake to its outcome.";
+    describe_counter "portcullis_devices_unrecorded_total" "Device certificates that were let in but not recorded at once, because too many new ones came at a time; they are recorded at a later connection.";
+    describe_gauge "portcullis_mqtt_connections" "MQTT connections now.";
+    describe_counter "portcullis_mqtt_connections_ended_total" "MQTT connections that ended, by reason.";
+    describe_counter "portcullis_mqtt_connections_over_limit_total" "Connections that were closed at once because there are too many.";
+    describe_gauge "portcullis_mqtt_sessions" "MQTT sessions, with and without connection.";
+    describe_counter "portcullis_mqtt_messages_received_total" "Messages that clients published and the bus took.";
+    describe_counter "portcullis_mqtt_messages_sent_total" "Messages that were sent to clients.";
+    describe_counter "portcullis_mqtt_messages_dropped_total" "Messages that did not reach a client, by reason.";
+    describe_counter "portcullis_mqtt_denied_total" "Publishes and subscriptions that were not permitted, by action.";
+    describe_counter "portcullis_mqtt_commands_total" "Commands of administrators on the control topic, by outcome.";
+    describe_counter "portcullis_bus_published_total" "Frames that the bus took.";
+    describe_counter "portcullis_bus_unmatched_total" "Frames that no shard had a filter for.";
+    describe_counter "portcullis_bus_delivered_total" "Frames that the bus gave to shards.";
+    describe_counter "portcullis_bus_duplicates_total" "Frames that came again after a router was replaced, and were dropped.";
+    describe_counter "portcullis_bus_resent_total" "Frames that were sent again after a router was replaced.";
+    describe_counter "portcullis_bus_waits_total" "Publishes that waited for a shard to take what was on the way.";
+    describe_counter "portcullis_bus_overloads_total" "Publishes that were given up because a shard did not take what was on the way.";
+    describe_counter "portcullis_bus_router_failures_total" "Routers that were replaced, by cause.";
+    describe_counter "portcullis_bus_router_open_failures_total" "Attempts to start a new router that failed.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_and_are_distinct() {
+        let mut seen = std::collections::HashSet::new();
+        for name in FAMILIES {
+            assert!(name.starts_with("portcullis_"), "{name}");
+            assert!(seen.insert(name), "{name}");
+        }
+    }
+
+    /// Every name that the source uses stands in the table, and the other way round.
+    #[test]
+    fn table_and_source_agree() {
+        fn walk(directory: &std::path::Path, found: &mut std::collections::BTreeSet<String>) {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    walk(&path, found);
+                } else if path.extension().is_some_and(|e| e == "rs")
+                    && !path.ends_with("telemetry/metrics.rs")
+                {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    for part in text.split("!(").skip(1) {
+                        let name = part.trim_start().strip_prefix('"');
+                        let name = name.and_then(|part| part.split('"').next());
+                        if let Some(name) = name
+                            && name.starts_with("portcullis_")
+                        {
+                            found.insert(name.to_owned());
+                        }
+                    }
+                }
+            }
+        }
+        let mut used = std::collections::BTreeSet::new();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+        walk(std::path::Path::new(source), &mut used);
+        let table: std::collections::BTreeSet<String> =
+            FAMILIES.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(used, table);
+    }
+
+    #[test]
+    fn recorder_is_installed_once_and_shared() {
+        let first = install().unwrap();
+        let second = install().unwrap();
+        metrics::counter!("portcullis_handshakes_total", "outcome" => "accepted").increment(1);
+        assert!(first.render().contains("portcullis_handshakes_total"));
+        assert!(
+            second
+                .render()
+                .contains("# HELP portcullis_handshakes_total")
+        );
+    }
+}

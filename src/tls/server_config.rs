@@ -1,0 +1,86 @@
+//! The rustls configuration of a listener.
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use rustls::{ServerConfig, SupportedProtocolVersion};
+
+use crate::tls::verifier::CaVerifier;
+
+/// Which TLS versions a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsVersions {
+    /// TLS 1.3 only.
+    Only13,
+    /// TLS 1.2 (with extended master secret and AEAD suites only) and 1.3.
+    #[default]
+    From12,
+}
+
+/// The cryptography of this crate: aws-lc-rs, and nothing else.
+pub fn provider() -> Arc<CryptoProvider> {
+    use std::sync::LazyLock;
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
+}
+
+/// The signature algorithms that certificates may carry, as a registry wants them.
+pub fn algorithms() -> crate::ca::certificate::Algorithms {
+    provider().signature_verification_algorithms.all
+}
+
+/// The configuration of a listener that lets in whom the verifier accepts.
+///
+/// # Errors
+/// If rustls cannot use the server's certificate and key.
+pub fn server_config(
+    verifier: Arc<CaVerifier>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    versions: TlsVersions,
+) -> Result<ServerConfig, rustls::Error> {
+    let versions: &[&SupportedProtocolVersion] = match versions {
+        TlsVersions::Only13 => &[&rustls::version::TLS13],
+        TlsVersions::From12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+    };
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    config.require_ems = true;
+    no_resumption(&mut config);
+    Ok(config)
+}
+
+/// Make the server forget every session at once: no tickets, no session cache, no early data.
+///
+/// rustls restores a client's certificates from a ticket or a cached session without asking the
+/// verifier, so a client could come back after its CA was switched off.
+pub fn no_resumption(config: &mut ServerConfig) {
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    // The default ticketer is disabled already; say so, it must stay so.
+    config.ticketer = Arc::new(NoTickets);
+}
+
+#[derive(Debug)]
+struct NoTickets;
+
+impl rustls::server::ProducesTickets for NoTickets {
+    fn enabled(&self) -> bool {
+        false
+    }
+    fn lifetime(&self) -> u32 {
+        0
+    }
+    fn encrypt(&self, _plain: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+    fn decrypt(&self, _cipher: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+}
