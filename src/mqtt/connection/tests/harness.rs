@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +12,9 @@ use tokio::sync::watch;
 use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::sync::CancellationToken;
 
-use crate::ca::id::{CaId, CaKeyId, CertSerial};
+use crate::ca::id::{CaKeyId, CertSerial};
+use crate::ca::path::Admitted;
+use crate::ca::registry::DeviceKey;
 use crate::mqtt::Broker;
 use crate::mqtt::bus::BusSettings;
 use crate::mqtt::connection;
@@ -21,7 +22,7 @@ use crate::mqtt::hub::Hooks;
 use crate::mqtt::identity::Peer;
 use crate::mqtt::settings::Settings;
 use crate::tls::live::Cut;
-use crate::tls::peer::{PeerParts, Purpose, VerifiedPeer};
+use crate::tls::peer::{Purpose, VerifiedPeer};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -80,19 +81,14 @@ impl Peer for TestPeer {
 
 fn verified(who: &Who) -> VerifiedPeer {
     let serial = |octet| CertSerial::from_be_bytes(&[octet]).unwrap();
-    VerifiedPeer(Arc::new(PeerParts {
-        instance: "post-cn-test".parse().unwrap(),
-        purpose: who.purpose,
+    let key = CaKeyId::from_bytes([who.issuer; 32]);
+    let device = DeviceKey {
+        issuer: key,
         serial: serial(who.serial),
-        issuer: CaKeyId::from_bytes([who.issuer; 32]),
-        ca: CaId::from_bytes([who.issuer; 32]),
-        ca_sn: serial(who.issuer),
-        common_name: Some(who.name.to_owned()),
-        path: vec![CaKeyId::from_bytes([who.issuer; 32])],
-        der: Vec::new(),
-        not_before: 0,
-        not_after: i64::MAX,
-    }))
+    };
+    let ca_sn = serial(who.issuer);
+    let admitted = Admitted::for_test(who.purpose, device, ca_sn, Some(who.name));
+    VerifiedPeer::new("post-cn-test".parse().unwrap(), admitted)
 }
 
 impl World {

@@ -3,6 +3,7 @@ use rmqtt_codec::v3;
 
 use super::harness::*;
 use crate::mqtt::control_channel::COMMAND_TOPIC;
+use crate::tls::live::Cut;
 
 fn lasting(id: &'static str) -> v3::Connect {
     v3::Connect {
@@ -137,6 +138,14 @@ async fn denials_are_0x80_for_a_subscription_and_the_end_for_a_publish() {
         .await;
     assert!(client.next().await.is_none());
     assert_eq!(&watcher.message().await.payload[..], b"bye");
+}
+
+#[tokio::test]
+async fn a_cut_ends_the_connection_without_a_word() {
+    let world = World::start().await;
+    let (mut client, _) = world.connect3(&device("c"), connect3("c")).await;
+    client.cut.send(Some(Cut::CaInactive)).unwrap();
+    assert!(client.next().await.is_none());
 }
 
 #[tokio::test]
