@@ -50,7 +50,10 @@ actions! {
 impl Action {
     /// The operation of this name. Names are case-sensitive.
     pub fn find(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|action| action.name() == name)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|action| action.name() == name)
     }
 }
 

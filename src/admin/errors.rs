@@ -300,7 +300,11 @@ mod tests {
             (Code::CertificateContentError, RegisterCaCertificate, 500),
             (Code::SnNotUnique, RegisterCaCertificate, 500),
             (Code::FindDeviceBySnError, InactivateDeviceCertificate, 500),
-            (Code::ParameterFieldCheckFailed, ActiveDeviceCertificate, 400),
+            (
+                Code::ParameterFieldCheckFailed,
+                ActiveDeviceCertificate,
+                400,
+            ),
         ] {
             assert_eq!(code.status(documented, Some(action)), status, "{code:?}");
         }

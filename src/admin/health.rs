@@ -19,7 +19,10 @@ pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// The three paths.
-pub(super) fn routes<S: Clone + Send + Sync + 'static>(ready: Ready, metrics: Metrics) -> Router<S> {
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(
+    ready: Ready,
+    metrics: Metrics,
+) -> Router<S> {
     Router::new()
         .route("/live", get(live))
         .route("/ready", get(move || answer_ready(ready)))

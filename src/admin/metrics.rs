@@ -31,7 +31,10 @@ pub fn describe() {
         CALLS,
         "Calls of the admin API by door, operation and result code."
     );
-    describe_histogram!(SECONDS, "Time from the request to the answer of admin calls.");
+    describe_histogram!(
+        SECONDS,
+        "Time from the request to the answer of admin calls."
+    );
     describe_counter!(
         CONNECTIONS,
         "Connections to the admin address by what became of them."

@@ -158,7 +158,10 @@ mod tests {
     #[test]
     fn page_numbers_are_checked() {
         let read = |text: &str| page(&Params::decode(text).unwrap()).map_err(|error| error.code);
-        let good = PageRequest { number: 3, size: 100 };
+        let good = PageRequest {
+            number: 3,
+            size: 100,
+        };
         assert_eq!(read("PageNo=3&PageSize=100"), Ok(good));
         for bad in [
             "PageNo=1",

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use governor::clock::{Clock, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 
@@ -13,7 +14,7 @@ use crate::ca::id::AccountId;
 ///
 /// Only accounts whose signature was verified come here, so that their number is bounded.
 pub struct RateLimit<C: Clock = MonotonicClock> {
-    accounts: RateLimiter<AccountId, DashMapStateStore<AccountId>, C>,
+    accounts: RateLimiter<AccountId, DashMapStateStore<AccountId>, C, NoOpMiddleware<C::Instant>>,
     clock: C,
 }
 
@@ -24,7 +25,7 @@ impl RateLimit {
     }
 }
 
-impl<C: Clock> RateLimit<C> {
+impl<C: Clock + Clone> RateLimit<C> {
     fn with_clock(calls: NonZeroU32, clock: C) -> Self {
         Self {
             accounts: RateLimiter::new(

@@ -99,7 +99,9 @@ async fn operation(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Response {
-    shared.answer(peer, async |call| shared.call(call, peer, request).await).await
+    shared
+        .answer(peer, async |call| shared.call(call, peer, request).await)
+        .await
 }
 
 async fn not_allowed(

@@ -185,22 +185,20 @@ impl Served {
                 metrics::connection(Connection::Accepted);
                 self.http(stream, address).await;
             }
-            Some(tls) => {
-                match timeout(self.limits.handshake_timeout, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => {
-                        metrics::connection(Connection::Accepted);
-                        self.http(stream, address).await;
-                    }
-                    Ok(Err(error)) => {
-                        metrics::connection(Connection::HandshakeFailed);
-                        tracing::info!(client.addr = %address, %error, "admin TLS handshake failed");
-                    }
-                    Err(_) => {
-                        metrics::connection(Connection::HandshakeFailed);
-                        tracing::info!(client.addr = %address, "admin TLS handshake took too long");
-                    }
+            Some(tls) => match timeout(self.limits.handshake_timeout, tls.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    metrics::connection(Connection::Accepted);
+                    self.http(stream, address).await;
                 }
-            }
+                Ok(Err(error)) => {
+                    metrics::connection(Connection::HandshakeFailed);
+                    tracing::info!(client.addr = %address, %error, "admin TLS handshake failed");
+                }
+                Err(_) => {
+                    metrics::connection(Connection::HandshakeFailed);
+                    tracing::info!(client.addr = %address, "admin TLS handshake took too long");
+                }
+            },
         }
         drop(place);
     }

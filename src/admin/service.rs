@@ -154,7 +154,12 @@ impl Service {
             }
         };
         log(reply.status, code.as_ref(), elapsed);
-        metrics::call(call.door, call.action, code.map(|error| error.code), elapsed);
+        metrics::call(
+            call.door,
+            call.action,
+            code.map(|error| error.code),
+            elapsed,
+        );
         reply
     }
 }
@@ -168,7 +173,9 @@ fn log(status: u16, error: Option<&ApiError>, elapsed: Duration) {
         Some(error) => {
             let code = error.code.as_str();
             match &error.cause {
-                Some(cause) => tracing::error!(status, code, cause, elapsed_ms, "admin call failed"),
+                Some(cause) => {
+                    tracing::error!(status, code, cause, elapsed_ms, "admin call failed")
+                }
                 None => tracing::info!(status, code, elapsed_ms, "admin call refused"),
             }
         }

@@ -131,14 +131,21 @@ mod tests {
 
     #[test]
     fn dates_have_one_form() {
-        assert_eq!(
-            parse_date("2026-11-24T08:39:42Z"),
-            Ok(1_795_509_582_000)
-        );
+        assert_eq!(parse_date("2026-11-24T08:39:42Z"), Ok(1_795_509_582_000));
         let now = OffsetDateTime::from_unix_timestamp(1_795_509_582).unwrap();
         assert_eq!(format_date(now), "2026-11-24T08:39:42Z");
-        for bad in ["", "2026-11-24 08:39:42", "2026-11-24T08:39:42+00:00", "2026-13-24T08:39:42Z", "1795509582"] {
-            assert_eq!(parse_date(bad).unwrap_err().code, Code::TimeStampFormat, "{bad}");
+        for bad in [
+            "",
+            "2026-11-24 08:39:42",
+            "2026-11-24T08:39:42+00:00",
+            "2026-13-24T08:39:42Z",
+            "1795509582",
+        ] {
+            assert_eq!(
+                parse_date(bad).unwrap_err().code,
+                Code::TimeStampFormat,
+                "{bad}"
+            );
         }
     }
 }

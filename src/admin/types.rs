@@ -145,8 +145,14 @@ mod tests {
             subject: "CN=x".to_owned(),
             registered_at_ms: 5,
         };
-        let page = PageRequest { number: 2, size: 10 };
-        let listed = Page { items: vec![view], total: 11 };
+        let page = PageRequest {
+            number: 2,
+            size: 10,
+        };
+        let listed = Page {
+            items: vec![view],
+            total: 11,
+        };
         assert_eq!(
             cas(listed, page),
             json!({ "Data": {

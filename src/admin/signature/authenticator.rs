@@ -170,11 +170,20 @@ mod tests {
         let with = authenticator(SignatureV1::Accept);
         let request = legacy("on", "secret", NOW, "n1");
         let code = |request: &Params, now| check(&with, request, now).map_err(|error| error.code);
-        assert_eq!(code(&request, NOW + MAX_SKEW_MS + 1), Err(Code::TimeStampExpired));
-        assert_eq!(code(&request, NOW - MAX_SKEW_MS - 1), Err(Code::TimeStampExpired));
+        assert_eq!(
+            code(&request, NOW + MAX_SKEW_MS + 1),
+            Err(Code::TimeStampExpired)
+        );
+        assert_eq!(
+            code(&request, NOW - MAX_SKEW_MS - 1),
+            Err(Code::TimeStampExpired)
+        );
         assert_eq!(code(&request, NOW), Ok("GetRegisterCode".to_owned()));
         assert_eq!(code(&request, NOW), Err(Code::SignatureNonceUsed));
-        assert_eq!(code(&request, NOW + MAX_SKEW_MS), Err(Code::SignatureNonceUsed));
+        assert_eq!(
+            code(&request, NOW + MAX_SKEW_MS),
+            Err(Code::SignatureNonceUsed)
+        );
         let next = legacy("on", "secret", NOW + 1000, "n1");
         assert_eq!(code(&next, NOW), Err(Code::SignatureNonceUsed));
         let next = legacy("on", "secret", NOW - MAX_SKEW_MS, "n2");
@@ -200,7 +209,11 @@ mod tests {
         let with = authenticator(SignatureV1::Accept);
         for (key, secret, code) in [
             ("nobody", "secret", Code::AccessKeyNotFound),
-            ("nobody", "0123456789abcdefghijklmnopqrst", Code::AccessKeyNotFound),
+            (
+                "nobody",
+                "0123456789abcdefghijklmnopqrst",
+                Code::AccessKeyNotFound,
+            ),
             ("n%20o", "secret", Code::AccessKeyNotFound),
             ("off", "secret", Code::AccessKeyInactive),
             ("off", "other", Code::SignatureDoesNotMatch),

@@ -76,7 +76,10 @@ mod tests {
         assert_eq!(check("GET", QUERY, ""), Ok(false));
         assert_eq!(check("POST", &QUERY.replace("aabb", "aabc"), ""), Ok(false));
         assert_eq!(check("POST", QUERY, "CaSn=1"), Ok(false));
-        assert_eq!(check("POST", QUERY, "Sn=1"), Err(Code::ParameterCheckFailed));
+        assert_eq!(
+            check("POST", QUERY, "Sn=1"),
+            Err(Code::ParameterCheckFailed)
+        );
     }
 
     #[test]

@@ -190,8 +190,8 @@ fn segment(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::{HeaderMap, HeaderName, HeaderValue};
     use crate::config::secret::Secret;
+    use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
     pub(crate) const EMPTY: &str =
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -275,21 +275,39 @@ mod tests {
     #[test]
     fn any_tampering_is_noticed() {
         let other_query = QUERY.replace("aabb", "aabc");
-        assert_eq!(check(&headers(), &other_query, b"", AUTHORIZATION), Ok(false));
+        assert_eq!(
+            check(&headers(), &other_query, b"", AUTHORIZATION),
+            Ok(false)
+        );
         let more = format!("{QUERY}&CaSn=1");
         assert_eq!(check(&headers(), &more, b"", AUTHORIZATION), Ok(false));
         assert_eq!(
             check(&headers(), QUERY, b"Sn=1", AUTHORIZATION),
             Err(Code::IncompleteSignature)
         );
-        let signed = ["accept", "host", "user-agent", "x-acs-action", "x-acs-credentials-provider", "x-acs-signature-nonce", "x-acs-version"];
+        let signed = [
+            "accept",
+            "host",
+            "user-agent",
+            "x-acs-action",
+            "x-acs-credentials-provider",
+            "x-acs-signature-nonce",
+            "x-acs-version",
+        ];
         for name in signed {
             let mut headers = headers();
             headers.insert(name, HeaderValue::from_static("other"));
-            assert_eq!(check(&headers, QUERY, b"", AUTHORIZATION), Ok(false), "{name}");
+            assert_eq!(
+                check(&headers, QUERY, b"", AUTHORIZATION),
+                Ok(false),
+                "{name}"
+            );
         }
         let mut moved = headers();
-        moved.insert("x-acs-date", HeaderValue::from_static("2026-11-24T08:39:43Z"));
+        moved.insert(
+            "x-acs-date",
+            HeaderValue::from_static("2026-11-24T08:39:43Z"),
+        );
         assert_eq!(check(&moved, QUERY, b"", AUTHORIZATION), Ok(false));
         let short = AUTHORIZATION.replace("592", "");
         assert_eq!(check(&headers(), QUERY, b"", &short), Ok(false));
@@ -303,11 +321,18 @@ mod tests {
             let text = AUTHORIZATION.replacen(&format!("{name};"), "", 1);
             let text = text.replacen(&format!(";{name},"), ",", 1);
             assert_ne!(text, AUTHORIZATION);
-            assert_eq!(check(&headers(), QUERY, b"", &text), Err(Code::IncompleteSignature), "{name}");
+            assert_eq!(
+                check(&headers(), QUERY, b"", &text),
+                Err(Code::IncompleteSignature),
+                "{name}"
+            );
         }
         let mut more = headers();
         more.insert("x-acs-security-token", HeaderValue::from_static("t"));
-        assert_eq!(check(&more, QUERY, b"", AUTHORIZATION), Err(Code::IncompleteSignature));
+        assert_eq!(
+            check(&more, QUERY, b"", AUTHORIZATION),
+            Err(Code::IncompleteSignature)
+        );
         for (name, code) in [
             ("x-acs-action", Code::MissingAction),
             ("x-acs-version", Code::MissingVersion),
@@ -318,17 +343,28 @@ mod tests {
         ] {
             let mut fewer = headers();
             fewer.remove(name);
-            assert_eq!(check(&fewer, QUERY, b"", AUTHORIZATION), Err(code), "{name}");
+            assert_eq!(
+                check(&fewer, QUERY, b"", AUTHORIZATION),
+                Err(code),
+                "{name}"
+            );
             let mut twice = headers();
             twice.append(HeaderName::from_static(name), HeaderValue::from_static("x"));
-            assert_eq!(check(&twice, QUERY, b"", AUTHORIZATION), Err(Code::IncompleteSignature), "{name}");
+            assert_eq!(
+                check(&twice, QUERY, b"", AUTHORIZATION),
+                Err(Code::IncompleteSignature),
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn unsigned_content_type_is_tolerated() {
         let mut headers = headers();
-        headers.insert("content-type", HeaderValue::from_static("application/octet-stream"));
+        headers.insert(
+            "content-type",
+            HeaderValue::from_static("application/octet-stream"),
+        );
         assert_eq!(check(&headers, QUERY, b"", AUTHORIZATION), Ok(true));
     }
 
@@ -337,15 +373,36 @@ mod tests {
         for (text, code) in [
             ("", Code::IncompleteSignature),
             ("Basic abc", Code::IncompleteSignature),
-            ("ACS3-HMAC-SM3 Credential=a,SignedHeaders=b,Signature=c", Code::InvalidSignatureMethod),
+            (
+                "ACS3-HMAC-SM3 Credential=a,SignedHeaders=b,Signature=c",
+                Code::InvalidSignatureMethod,
+            ),
             ("ACS3-HMAC-SHA256 ", Code::IncompleteSignature),
             ("ACS3-HMAC-SHA256 Credential=a", Code::IncompleteSignature),
-            ("ACS3-HMAC-SHA256 Credential=,SignedHeaders=b,Signature=c", Code::MissingAccessKeyId),
-            ("ACS3-HMAC-SHA256 Credential=a,Credential=b,SignedHeaders=b,Signature=c", Code::IncompleteSignature),
-            ("ACS3-HMAC-SHA256 Credential=a,SignedHeaders=host;accept,Signature=c", Code::IncompleteSignature),
-            ("ACS3-HMAC-SHA256 Credential=a,SignedHeaders=host;host,Signature=c", Code::IncompleteSignature),
-            ("ACS3-HMAC-SHA256 Credential=a,SignedHeaders=Host,Signature=c", Code::IncompleteSignature),
-            ("ACS3-HMAC-SHA256 Credential=a,SignedHeaders=,Signature=c", Code::IncompleteSignature),
+            (
+                "ACS3-HMAC-SHA256 Credential=,SignedHeaders=b,Signature=c",
+                Code::MissingAccessKeyId,
+            ),
+            (
+                "ACS3-HMAC-SHA256 Credential=a,Credential=b,SignedHeaders=b,Signature=c",
+                Code::IncompleteSignature,
+            ),
+            (
+                "ACS3-HMAC-SHA256 Credential=a,SignedHeaders=host;accept,Signature=c",
+                Code::IncompleteSignature,
+            ),
+            (
+                "ACS3-HMAC-SHA256 Credential=a,SignedHeaders=host;host,Signature=c",
+                Code::IncompleteSignature,
+            ),
+            (
+                "ACS3-HMAC-SHA256 Credential=a,SignedHeaders=Host,Signature=c",
+                Code::IncompleteSignature,
+            ),
+            (
+                "ACS3-HMAC-SHA256 Credential=a,SignedHeaders=,Signature=c",
+                Code::IncompleteSignature,
+            ),
         ] {
             assert_eq!(check(&headers(), QUERY, b"", text), Err(code), "{text}");
         }
