@@ -16,6 +16,7 @@ pub mod keeper;
 pub mod listener;
 pub mod metrics;
 pub mod registry;
+pub mod retained;
 pub mod session;
 pub mod settings;
 pub mod shard;
