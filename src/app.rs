@@ -1,10 +1,13 @@
 //! The program put together: everything that is bound, opened, started and stopped.
 
+mod admin;
 mod banner;
 pub mod dev_pki;
 mod development;
 mod gate;
 pub mod private_file;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,11 +19,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::server::AdminServer;
 use crate::audit::AuditLog;
 use crate::ca::id::InstanceId;
 use crate::config::Config;
 use crate::control::{Control, ControlParts, InstanceSettings};
 use crate::mqtt::broker::Broker;
+use crate::mqtt::control_channel::CommandHandler;
 use crate::mqtt::hub::Hooks;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
@@ -36,7 +41,8 @@ pub use gate::GateError;
 pub struct App {
     banner: String,
     control: Control,
-    admin: SocketAddr,
+    admin: AdminServer,
+    admin_address: SocketAddr,
     instances: Vec<Serving>,
     metrics: Option<PrometheusHandle>,
     grace: Duration,
@@ -113,11 +119,17 @@ impl App {
             development::register(&control, instance, pki, registry).await?;
         }
 
+        let service = admin::service(&config.admin, &control);
+        let commands = config.admin.control_channel.as_ref().map(|_| {
+            let commands = admin::commands(Arc::clone(&service), &control);
+            Arc::new(commands) as Arc<dyn CommandHandler>
+        });
         let mut instances = Vec::new();
         for (instance, listener) in config.instances.iter().zip(listeners) {
             let address = local_address("MQTT", &listener, instance.mqtt_listen)?;
             let acceptor = gate::acceptor(&control, instance, &config.tls)?;
-            let broker = Broker::start(instance.mqtt.clone(), hooks(&control)).await?;
+            let broker =
+                Broker::start(instance.mqtt.clone(), hooks(&control, commands.clone())).await?;
             instances.push(Serving {
                 id: instance.id.clone(),
                 address,
@@ -126,15 +138,24 @@ impl App {
                 broker,
             });
         }
-        let admin = local_address("the admin API", &admin_listener, config.admin.listen)?;
+        let admin_address = local_address("the admin API", &admin_listener, config.admin.listen)?;
         if let Some(pki) = &mut dev_pki {
-            pki.set_endpoint(&format!("http://{admin}"))?;
+            pki.set_endpoint(&format!("http://{admin_address}"))?;
         }
-        let banner = banner(&config, &instances, admin, dev_pki.as_ref());
+        let banner = banner(&config, &instances, admin_address, dev_pki.as_ref());
+        let admin = admin::server(
+            &config.admin,
+            admin_listener,
+            service,
+            &control,
+            metrics.clone(),
+            Arc::new(SystemTime::now),
+        )?;
         Ok(Self {
             banner,
             control,
             admin,
+            admin_address,
             instances,
             metrics,
             grace: config.shutdown_grace,
@@ -149,7 +170,7 @@ impl App {
 
     /// Where the admin API really listens.
     pub fn admin_address(&self) -> SocketAddr {
-        self.admin
+        self.admin_address
     }
 
     /// Where an instance really listens for MQTT over TLS.
@@ -181,6 +202,8 @@ impl App {
                 broker.serve(listener, acceptor, shutdown).await;
             });
         }
+        tracing::info!(address = %self.admin_address, "serving the admin API");
+        tasks.spawn(self.admin.serve(shutdown.clone()));
         if let Some(metrics) = self.metrics {
             tokio::spawn(
                 shutdown
@@ -203,10 +226,10 @@ impl App {
 }
 
 /// What a broker tells the rest of the program.
-fn hooks(control: &Control) -> Hooks {
+fn hooks(control: &Control, commands: Option<Arc<dyn CommandHandler>>) -> Hooks {
     let control = control.clone();
     Hooks {
-        commands: None,
+        commands,
         on_admitted: Arc::new(move |peer| control.device_admitted(peer)),
     }
 }

@@ -1,0 +1,67 @@
+//! What is counted at the admin door. Labels come from closed sets.
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_histogram, histogram};
+
+use crate::admin::action::Action;
+use crate::admin::errors::Code;
+use crate::control::Door;
+
+const CALLS: &str = "portcullis_admin_calls_total";
+const SECONDS: &str = "portcullis_admin_call_seconds";
+const CONNECTIONS: &str = "portcullis_admin_connections_total";
+
+/// What became of a connection to the admin address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// There are too many.
+    RefusedTotal,
+    /// There are too many from its address.
+    RefusedAddress,
+    /// The TLS handshake failed.
+    HandshakeFailed,
+    /// It is served.
+    Accepted,
+}
+
+/// Say what the families mean.
+pub fn describe() {
+    describe_counter!(
+        CALLS,
+        "Calls of the admin API by door, operation and result code."
+    );
+    describe_histogram!(
+        SECONDS,
+        "Time from the request to the answer of admin calls."
+    );
+    describe_counter!(
+        CONNECTIONS,
+        "Connections to the admin address by what became of them."
+    );
+}
+
+/// Count a call.
+pub(super) fn call(door: Door, action: Option<Action>, code: Option<Code>, elapsed: Duration) {
+    let door = match door {
+        Door::Http => "http",
+        Door::Mqtt => "mqtt",
+        Door::Host => "host",
+        Door::System => "system",
+    };
+    let action = action.map_or("unknown", Action::name);
+    let code = code.map_or("OK", Code::as_str);
+    counter!(CALLS, "door" => door, "action" => action, "code" => code).increment(1);
+    histogram!(SECONDS, "door" => door, "action" => action).record(elapsed.as_secs_f64());
+}
+
+/// Count a connection.
+pub(super) fn connection(outcome: Connection) {
+    let outcome = match outcome {
+        Connection::RefusedTotal => "refused_total",
+        Connection::RefusedAddress => "refused_address",
+        Connection::HandshakeFailed => "handshake_failed",
+        Connection::Accepted => "accepted",
+    };
+    counter!(CONNECTIONS, "outcome" => outcome).increment(1);
+}

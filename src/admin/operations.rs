@@ -1,0 +1,187 @@
+//! The thirteen operations: parameters in, a call of [`Control`], an answer out. No transport.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
+
+use serde_json::Value;
+
+use crate::admin::action::Action;
+use crate::admin::errors::{ApiError, Code};
+use crate::admin::params::Params;
+use crate::admin::types;
+use crate::ca::lifecycle::Status;
+use crate::control::{Caller, Control, PageRequest};
+
+/// What an operation answers with: the body without its request id.
+pub type Outcome = Result<Value, ApiError>;
+
+/// Carries out operations; [`Control`] does. The doors know no more of it than this.
+pub trait Execute: Send + Sync + 'static {
+    /// Carry out the operation.
+    fn execute(
+        &self,
+        caller: Caller,
+        action: Action,
+        params: Params,
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
+}
+
+impl Execute for Control {
+    fn execute(
+        &self,
+        caller: Caller,
+        action: Action,
+        params: Params,
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+        let control = self.clone();
+        Box::pin(async move { execute(&control, &caller, action, &params).await })
+    }
+}
+
+/// Carry out the operation on behalf of the caller.
+///
+/// # Errors
+/// If a parameter is missing or wrong, or the call is refused or fails.
+pub async fn execute(
+    control: &Control,
+    caller: &Caller,
+    action: Action,
+    params: &Params,
+) -> Outcome {
+    let instance = required(params, "MqttInstanceId")?;
+    let sn = || required(params, "Sn");
+    let device = || Ok::<_, ApiError>((required(params, "CaSn")?, required(params, "DeviceSn")?));
+    Ok(match action {
+        Action::GetRegisterCode => {
+            types::register_code(&control.register_code(caller, instance).await?)
+        }
+        Action::RegisterCaCertificate => {
+            let name = required(params, "CaName")?;
+            let ca = pem(required(params, "CaContent")?);
+            let verification = pem(required(params, "VerificationContent")?);
+            let sn = control
+                .register_ca(caller, instance, name, &ca, &verification)
+                .await?;
+            types::changed_ca(&sn)
+        }
+        Action::GetCaCertificate => types::one_ca(control.get_ca(caller, instance, sn()?).await?),
+        Action::ListCaCertificate => {
+            let page = page(params)?;
+            types::cas(control.list_cas(caller, instance, page).await?, page)
+        }
+        Action::ActiveCaCertificate => {
+            let changed = control.set_ca_status(caller, instance, sn()?, Status::Active);
+            types::changed_ca(&changed.await?.sn)
+        }
+        Action::InactivateCaCertificate => {
+            let changed = control.set_ca_status(caller, instance, sn()?, Status::Inactive);
+            types::changed_ca(&changed.await?.sn)
+        }
+        Action::DeleteCaCertificate => {
+            types::changed_ca(&control.delete_ca(caller, instance, sn()?).await?.sn)
+        }
+        Action::ListDeviceCertificate => {
+            let page = page(params)?;
+            let devices = control.list_devices(caller, instance, None, page).await?;
+            types::devices(devices, page)
+        }
+        Action::ListDeviceCertificateByCaSn => {
+            let ca = Some(required(params, "CaSn")?);
+            let page = page(params)?;
+            let devices = control.list_devices(caller, instance, ca, page).await?;
+            types::devices(devices, page)
+        }
+        Action::GetDeviceCertificate => {
+            let (ca, device) = device()?;
+            types::one_device(control.get_device(caller, instance, ca, device).await?)
+        }
+        Action::ActiveDeviceCertificate => {
+            let (ca, device) = device()?;
+            let changed = control.set_device_status(caller, instance, ca, device, Status::Active);
+            types::changed_device(&changed.await?.sn)
+        }
+        Action::InactivateDeviceCertificate => {
+            let (ca, device) = device()?;
+            let changed = control.set_device_status(caller, instance, ca, device, Status::Inactive);
+            types::changed_device(&changed.await?.sn)
+        }
+        Action::DeleteDeviceCertificate => {
+            let (ca, device) = device()?;
+            let changed = control.delete_device(caller, instance, ca, device);
+            types::changed_device(&changed.await?.sn)
+        }
+    })
+}
+
+fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, ApiError> {
+    params
+        .get(name)
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| field(format!("{name} is missing.")))
+}
+
+fn page(params: &Params) -> Result<PageRequest, ApiError> {
+    Ok(PageRequest {
+        number: number(params, "PageNo", 1_000_000_000)?,
+        size: number(params, "PageSize", 100)?,
+    })
+}
+
+/// A decimal number from 1 to `most`.
+fn number(params: &Params, name: &str, most: usize) -> Result<usize, ApiError> {
+    let text = required(params, name)?;
+    Some(text)
+        .filter(|text| text.bytes().all(|octet| octet.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+        .filter(|number| (1..=most).contains(number))
+        .ok_or_else(|| field(format!("{name} must be a number from 1 to {most}.")))
+}
+
+fn field(detail: String) -> ApiError {
+    ApiError::with_detail(Code::ParameterFieldCheckFailed, detail)
+}
+
+/// The PEM with real line breaks, if it came with `\n` spelled out. PEM has no backslash.
+fn pem(text: &str) -> Cow<'_, str> {
+    if text.contains('\\') {
+        Cow::Owned(text.replace("\\r", "").replace("\\n", "\n"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_numbers_are_checked() {
+        let read = |text: &str| page(&Params::decode(text).unwrap()).map_err(|error| error.code);
+        let good = PageRequest {
+            number: 3,
+            size: 100,
+        };
+        assert_eq!(read("PageNo=3&PageSize=100"), Ok(good));
+        for bad in [
+            "PageNo=1",
+            "PageSize=1",
+            "PageNo=0&PageSize=1",
+            "PageNo=1&PageSize=0",
+            "PageNo=1&PageSize=101",
+            "PageNo=-1&PageSize=10",
+            "PageNo=%2B1&PageSize=10",
+            "PageNo=1.0&PageSize=10",
+            "PageNo=99999999999999999999999&PageSize=10",
+            "PageNo=&PageSize=10",
+        ] {
+            assert_eq!(read(bad), Err(Code::ParameterFieldCheckFailed), "{bad}");
+        }
+    }
+
+    #[test]
+    fn spelled_out_line_breaks_are_read() {
+        assert_eq!(pem(r"-----\r\nabc\n-----"), "-----\nabc\n-----");
+        assert_eq!(pem("-----\r\nabc\n"), "-----\r\nabc\n");
+    }
+}

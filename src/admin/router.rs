@@ -1,0 +1,277 @@
+//! From an HTTP request to a call, and back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use axum::{Router, extract::Request};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+use crate::admin::action;
+use crate::admin::errors::{ApiError, Code};
+use crate::admin::health::{self, Metrics, Ready};
+use crate::admin::operations::Outcome;
+use crate::admin::params::{Params, ParamsError};
+use crate::admin::service::{self, Call, Reply, Service};
+use crate::admin::signature::Incoming;
+use crate::admin::signature::authenticator::Authenticator;
+use crate::control::{Caller, Clock, Door, Principal};
+
+/// What requests are bounded by.
+#[derive(Debug, Clone)]
+pub struct RequestLimits {
+    /// Octets of the request target and the header fields. RegisterCaCertificate sends its PEMs
+    /// in the target: at least 16 KiB are needed.
+    pub head: usize,
+    /// Header fields.
+    pub headers: usize,
+    /// Octets of the body.
+    pub body: usize,
+    /// How long the body may take.
+    pub body_timeout: Duration,
+    /// Requests that are worked on at a time.
+    pub concurrent: usize,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            head: 32 * 1024,
+            headers: 100,
+            body: 256 * 1024,
+            body_timeout: Duration::from_secs(10),
+            concurrent: 256,
+        }
+    }
+}
+
+/// What answers requests.
+pub struct Api {
+    /// Carries out calls.
+    pub service: Arc<Service>,
+    /// Checks signatures.
+    pub authenticator: Authenticator,
+    /// Whether the broker can serve.
+    pub ready: Ready,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// Tells the time.
+    pub clock: Clock,
+    /// What requests are bounded by.
+    pub limits: RequestLimits,
+}
+
+struct Shared {
+    api: Api,
+    working: Semaphore,
+}
+
+/// All paths of the admin address. A connection must add its peer's address ([`Peer`]).
+pub(super) fn router(api: Api) -> Router {
+    let health = health::routes(Arc::clone(&api.ready), Arc::clone(&api.metrics));
+    let shared = Arc::new(Shared {
+        working: Semaphore::new(api.limits.concurrent),
+        api,
+    });
+    Router::new()
+        .route("/", any(operation))
+        .merge(health)
+        .method_not_allowed_fallback(not_allowed)
+        .fallback(not_found)
+        .with_state(shared)
+}
+
+/// The address at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+async fn operation(
+    State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response {
+    shared
+        .answer(peer, async |call| shared.call(call, peer, request).await)
+        .await
+}
+
+async fn not_allowed(
+    State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
+) -> Response {
+    let refused = Err(Code::UnsupportedHttpMethod.into());
+    shared.answer(peer, async |_| refused).await
+}
+
+async fn not_found(
+    State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
+) -> Response {
+    let refused = Err(Code::ApiNotFound.into());
+    shared.answer(peer, async |_| refused).await
+}
+
+impl Shared {
+    /// Give the call an id and a span, and its outcome an answer.
+    async fn answer(&self, peer: Peer, work: impl AsyncFnOnce(&mut Call) -> Outcome) -> Response {
+        let request_id = match service::request_id() {
+            Ok(id) => id,
+            Err(error) => {
+                tracing::error!(cause = error.cause, "admin call failed");
+                return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+            }
+        };
+        let span = tracing::info_span!(
+            "api",
+            request.id = %request_id,
+            action = tracing::field::Empty,
+            access_key.id = tracing::field::Empty,
+            client.addr = %peer.0,
+        );
+        async {
+            let mut call = Call::begin(request_id, Door::Http);
+            let outcome = work(&mut call).await;
+            let reply = self.api.service.finish(&call, outcome);
+            response(&call, &reply)
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn call(&self, call: &mut Call, Peer(address): Peer, request: Request) -> Outcome {
+        let (head, body) = request.into_parts();
+        self.check_head(&head)?;
+        let _working = self
+            .working
+            .try_acquire()
+            .map_err(|_| ApiError::from(Code::ServiceUnavailable).retry_after(1000))?;
+        let body = self.read(body).await?;
+        let query = Params::decode(head.uri.query().unwrap_or_default()).map_err(unreadable)?;
+        let form = form(&head.headers, &body)?;
+        let incoming = Incoming {
+            method: head.method.as_str(),
+            path: head.uri.path(),
+            query: &query,
+            form: &form,
+            headers: &head.headers,
+            body: &body,
+        };
+        let signed = self.api.authenticator.check(&incoming, self.now_ms()?)?;
+        let span = tracing::Span::current();
+        span.record("access_key.id", tracing::field::display(&signed.key.id));
+        if let Some(action) = action::Action::find(&signed.action) {
+            span.record("action", action.name());
+        }
+        let caller = Caller {
+            principal: Principal::AccessKey(signed.key.id.clone()),
+            account: signed.key.account.clone(),
+            door: Door::Http,
+            address: Some(address),
+            request_id: call.request_id,
+        };
+        let params = query.merge(form).map_err(unreadable)?;
+        self.api
+            .service
+            .run(call, caller, &signed.action, &signed.version, params)
+            .await
+    }
+
+    fn check_head(&self, head: &Parts) -> Result<(), ApiError> {
+        if ![Method::GET, Method::POST].contains(&head.method) {
+            return Err(Code::UnsupportedHttpMethod.into());
+        }
+        let target = head.uri.path_and_query().map_or(0, |it| it.as_str().len());
+        let fields: usize = head
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 4)
+            .sum();
+        let limits = &self.api.limits;
+        if target + fields > limits.head || head.headers.len() > limits.headers {
+            return Err(Code::HeadTooLarge.into());
+        }
+        Ok(())
+    }
+
+    async fn read(&self, body: Body) -> Result<Bytes, ApiError> {
+        let limits = &self.api.limits;
+        let read = Limited::new(body, limits.body).collect();
+        match tokio::time::timeout(limits.body_timeout, read).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Code::BodyTooLarge.into()),
+            Ok(Err(_)) => Err(ApiError::with_detail(
+                Code::ParameterCheckFailed,
+                "The body cannot be read.",
+            )),
+            Err(_) => Err(Code::RequestTimeout.into()),
+        }
+    }
+
+    fn now_ms(&self) -> Result<i64, ApiError> {
+        (self.api.clock)()
+            .duration_since(UNIX_EPOCH)
+            .ok()
+            .and_then(|since| i64::try_from(since.as_millis()).ok())
+            .ok_or_else(|| ApiError::internal("the clock is before 1970"))
+    }
+}
+
+/// The parameters in the body. The clients that send an empty body give it any type.
+fn form(headers: &HeaderMap, body: &[u8]) -> Result<Params, ApiError> {
+    if body.is_empty() {
+        return Ok(Params::default());
+    }
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next());
+    if !essence.is_some_and(|it| it.trim().eq_ignore_ascii_case(FORM)) {
+        return Err(ApiError::with_detail(
+            Code::ParameterCheckFailed,
+            format!("A body must be of the type {FORM}."),
+        ));
+    }
+    let text = std::str::from_utf8(body).map_err(|_| unreadable(ParamsError::NotUtf8))?;
+    Params::decode(text).map_err(unreadable)
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn unreadable(error: ParamsError) -> ApiError {
+    ApiError::with_detail(Code::ParameterCheckFailed, format!("{error}."))
+}
+
+fn response(call: &Call, reply: &Reply) -> Response {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json_response(status, &reply.body);
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&call.request_id.to_string()) {
+        headers.insert("x-acs-request-id", id);
+    }
+    if let Some(milliseconds) = reply.retry_after_ms {
+        headers.insert("x-acs-retry-after", HeaderValue::from(milliseconds));
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
+    }
+    response
+}
+
+/// A JSON answer that nobody may keep.
+pub(super) fn json_response(status: StatusCode, body: &Value) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, body.to_string()).into_response()
+}

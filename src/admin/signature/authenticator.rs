@@ -1,0 +1,234 @@
+//! From a request to the access key that signed it.
+
+use std::sync::Arc;
+
+use super::nonce::{NonceCache, Seen};
+use super::{Claim, Incoming, header, v1, v3};
+use crate::admin::access_key::{AccessKey, AccessKeys, KeyState};
+use crate::admin::errors::{ApiError, Code};
+use crate::config::SignatureV1;
+use crate::config::secret::Secret;
+
+/// Checks signatures against the access keys.
+#[derive(Debug)]
+pub struct Authenticator {
+    keys: Arc<AccessKeys>,
+    nonces: NonceCache,
+    v1: SignatureV1,
+    /// Signs in place of keys that do not exist, so that they take as long.
+    nobody: Secret,
+}
+
+/// A request whose signer is proved.
+#[derive(Debug)]
+pub struct Signed {
+    /// Who signed it.
+    pub key: Arc<AccessKey>,
+    /// The operation it names; not known to exist yet.
+    pub action: String,
+    /// The version of the API it names.
+    pub version: String,
+}
+
+/// How far a client's clock may be off, in milliseconds, and how long a request can be replayed
+/// at most but for the nonce.
+const MAX_SKEW_MS: i64 = 15 * 60 * 1000;
+
+/// 30 minutes at the default of 500 calls a second.
+const MOST_NONCES: usize = 1_000_000;
+
+const MAX_NONCE_LENGTH: usize = 256;
+
+impl Authenticator {
+    /// Check against these keys.
+    pub fn new(keys: Arc<AccessKeys>, v1: SignatureV1) -> Self {
+        Self {
+            keys,
+            nonces: NonceCache::new(MOST_NONCES),
+            v1,
+            nobody: Secret::new("0123456789abcdefghijklmnopqrst".to_owned()),
+        }
+    }
+
+    /// Prove who signed the request, and that it is fresh: it is good once.
+    ///
+    /// # Errors
+    /// What is wrong with the signature.
+    pub fn check(&self, request: &Incoming<'_>, now_ms: i64) -> Result<Signed, ApiError> {
+        let claim = self.claim(request)?;
+        if now_ms.abs_diff(claim.signed_at_ms) > MAX_SKEW_MS.unsigned_abs() {
+            return Err(Code::TimeStampExpired.into());
+        }
+        if claim.nonce.len() > MAX_NONCE_LENGTH {
+            return Err(ApiError::with_detail(
+                Code::ParameterCheckFailed,
+                "The signature nonce is too long.",
+            ));
+        }
+        let key = self.verify(&claim)?;
+        let expires_ms = claim.signed_at_ms.saturating_add(MAX_SKEW_MS);
+        match self.nonces.mark(&key.id, &claim.nonce, now_ms, expires_ms) {
+            Seen::First => Ok(Signed {
+                key,
+                action: claim.action,
+                version: claim.version,
+            }),
+            Seen::Again => Err(Code::SignatureNonceUsed.into()),
+            Seen::Full => Err(ApiError::from(Code::ThrottlingUser).retry_after(60_000)),
+        }
+    }
+
+    fn claim(&self, request: &Incoming<'_>) -> Result<Claim, ApiError> {
+        if let Some(authorization) = header(request.headers, "authorization")? {
+            return v3::claim(request, authorization);
+        }
+        let has = |name| request.query.get(name).or(request.form.get(name)).is_some();
+        if request.headers.contains_key("x-acs-bearer-token") {
+            return Err(Code::InvalidSignatureMethod.into());
+        }
+        match self.v1 {
+            SignatureV1::Accept if has("Signature") => v1::claim(request),
+            SignatureV1::Refuse if has("Signature") => Err(ApiError::with_detail(
+                Code::InvalidSignatureMethod,
+                "Signature version 1 is switched off here; sign with ACS3-HMAC-SHA256.",
+            )),
+            SignatureV1::Accept | SignatureV1::Refuse => Err(Code::MissingAccessKeyId.into()),
+        }
+    }
+
+    fn verify(&self, claim: &Claim) -> Result<Arc<AccessKey>, ApiError> {
+        let key = claim.key_id.parse().ok().and_then(|id| self.keys.get(&id));
+        let secret = key.as_ref().map_or(&self.nobody, |key| &key.secret);
+        let matches = claim
+            .method
+            .verify(secret, &claim.string_to_sign, &claim.signature);
+        let Some(key) = key else {
+            return Err(Code::AccessKeyNotFound.into());
+        };
+        if !matches {
+            return Err(ApiError::with_detail(
+                Code::SignatureDoesNotMatch,
+                claim.string_to_sign.clone(),
+            ));
+        }
+        match key.state {
+            KeyState::Enabled => Ok(key),
+            KeyState::Disabled => Err(Code::AccessKeyInactive.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::params::Params;
+    use crate::admin::signature::{Method, format_date};
+    use axum::http::HeaderMap;
+    use base64::Engine;
+    use time::OffsetDateTime;
+
+    const NOW: i64 = 1_795_509_582_000;
+
+    fn authenticator(v1: SignatureV1) -> Authenticator {
+        let key = |id: &str, state| AccessKey {
+            id: id.parse().unwrap(),
+            secret: Secret::new("secret".to_owned()),
+            account: "owner".parse().unwrap(),
+            state,
+        };
+        let keys = [key("on", KeyState::Enabled), key("off", KeyState::Disabled)];
+        Authenticator::new(Arc::new(keys.into_iter().collect()), v1)
+    }
+
+    fn legacy(key: &str, secret: &str, at_ms: i64, nonce: &str) -> Params {
+        let date = format_date(OffsetDateTime::from_unix_timestamp(at_ms / 1000).unwrap());
+        let mut params = Params::decode(&format!(
+            "Action=GetRegisterCode&Version=2020-04-20&SignatureMethod=HMAC-SHA1&SignatureVersion=1.0&AccessKeyId={key}&Timestamp={date}&SignatureNonce={nonce}"
+        ))
+        .unwrap();
+        let text = v1::string_to_sign("GET", &params);
+        let signature = Method::V1.sign(&Secret::new(secret.to_owned()), &text);
+        let signature = base64::engine::general_purpose::STANDARD.encode(signature);
+        params.insert("Signature".to_owned(), signature).unwrap();
+        params
+    }
+
+    fn check(with: &Authenticator, query: &Params, now_ms: i64) -> Result<String, ApiError> {
+        let request = Incoming {
+            method: "GET",
+            path: "/",
+            query,
+            form: &Params::default(),
+            headers: &HeaderMap::new(),
+            body: b"",
+        };
+        with.check(&request, now_ms).map(|signed| signed.action)
+    }
+
+    #[test]
+    fn good_signature_is_good_once_and_only_near_its_date() {
+        let with = authenticator(SignatureV1::Accept);
+        let request = legacy("on", "secret", NOW, "n1");
+        let code = |request: &Params, now| check(&with, request, now).map_err(|error| error.code);
+        assert_eq!(
+            code(&request, NOW + MAX_SKEW_MS + 1),
+            Err(Code::TimeStampExpired)
+        );
+        assert_eq!(
+            code(&request, NOW - MAX_SKEW_MS - 1),
+            Err(Code::TimeStampExpired)
+        );
+        assert_eq!(code(&request, NOW), Ok("GetRegisterCode".to_owned()));
+        assert_eq!(code(&request, NOW), Err(Code::SignatureNonceUsed));
+        assert_eq!(
+            code(&request, NOW + MAX_SKEW_MS),
+            Err(Code::SignatureNonceUsed)
+        );
+        let next = legacy("on", "secret", NOW + 1000, "n1");
+        assert_eq!(code(&next, NOW), Err(Code::SignatureNonceUsed));
+        let next = legacy("on", "secret", NOW - MAX_SKEW_MS, "n2");
+        assert_eq!(code(&next, NOW), Ok("GetRegisterCode".to_owned()));
+    }
+
+    #[test]
+    fn wrong_signature_uses_no_nonce_and_shows_what_was_to_be_signed() {
+        let with = authenticator(SignatureV1::Accept);
+        let wrong = legacy("on", "other", NOW, "n");
+        let error = check(&with, &wrong, NOW).unwrap_err();
+        assert_eq!(error.code, Code::SignatureDoesNotMatch);
+        let mut signed = wrong.clone();
+        signed.remove("Signature");
+        let message = error.message();
+        let (_, after) = message.split_once(':').unwrap();
+        assert_eq!(after, v1::string_to_sign("GET", &signed));
+        assert!(check(&with, &legacy("on", "secret", NOW, "n"), NOW).is_ok());
+    }
+
+    #[test]
+    fn keys_that_may_not_sign_are_refused() {
+        let with = authenticator(SignatureV1::Accept);
+        for (key, secret, code) in [
+            ("nobody", "secret", Code::AccessKeyNotFound),
+            (
+                "nobody",
+                "0123456789abcdefghijklmnopqrst",
+                Code::AccessKeyNotFound,
+            ),
+            ("n%20o", "secret", Code::AccessKeyNotFound),
+            ("off", "secret", Code::AccessKeyInactive),
+            ("off", "other", Code::SignatureDoesNotMatch),
+        ] {
+            let error = check(&with, &legacy(key, secret, NOW, "n"), NOW).unwrap_err();
+            assert_eq!(error.code, code, "{key}");
+        }
+    }
+
+    #[test]
+    fn unsigned_requests_and_switched_off_methods_are_refused() {
+        let with = authenticator(SignatureV1::Refuse);
+        let error = check(&with, &legacy("on", "secret", NOW, "n"), NOW).unwrap_err();
+        assert_eq!(error.code, Code::InvalidSignatureMethod);
+        let error = check(&with, &Params::default(), NOW).unwrap_err();
+        assert_eq!(error.code, Code::MissingAccessKeyId);
+    }
+}

@@ -1,0 +1,202 @@
+//! The JSON shapes of successful answers, without the request id that all of them carry.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::ca::id::CertSerial;
+use crate::ca::lifecycle::Status;
+use crate::control::{CaView, DeviceView, Page, PageRequest};
+
+/// A CA certificate; every field is a string.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Ca {
+    registration_code: String,
+    ca_name: String,
+    sn: String,
+    ca_content: String,
+    verification_content: String,
+    valid_begin: String,
+    valid_end: String,
+    status: &'static str,
+}
+
+/// A device certificate; every field is a string.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Device {
+    ca_sn: String,
+    device_sn: String,
+    device_name: String,
+    device_content: String,
+    valid_begin: String,
+    valid_end: String,
+    status: &'static str,
+}
+
+impl From<CaView> for Ca {
+    fn from(ca: CaView) -> Self {
+        Self {
+            registration_code: ca.register_code.unwrap_or_default(),
+            ca_name: ca.name,
+            sn: ca.sn.to_string(),
+            ca_content: ca.pem,
+            verification_content: ca.verification_pem.unwrap_or_default(),
+            valid_begin: milliseconds(ca.not_before),
+            valid_end: milliseconds(ca.not_after),
+            status: digit(ca.status),
+        }
+    }
+}
+
+impl From<DeviceView> for Device {
+    fn from(device: DeviceView) -> Self {
+        Self {
+            ca_sn: device.ca_sn.to_string(),
+            device_sn: device.serial.to_string(),
+            device_name: device.name,
+            device_content: device.pem,
+            valid_begin: milliseconds(device.not_before),
+            valid_end: milliseconds(device.not_after),
+            status: digit(device.status),
+        }
+    }
+}
+
+/// The answer that shows one CA.
+pub fn one_ca(ca: CaView) -> Value {
+    json!({ "Data": Ca::from(ca) })
+}
+
+/// The answer that shows one device.
+pub fn one_device(device: DeviceView) -> Value {
+    json!({ "Data": Device::from(device) })
+}
+
+/// One page of CAs.
+pub fn cas(page: Page<CaView>, request: PageRequest) -> Value {
+    let items: Vec<Ca> = page.items.into_iter().map(Ca::from).collect();
+    json!({ "Data": {
+        "CaCertificateVOS": items,
+        "PageNo": request.number,
+        "PageSize": request.size,
+        "Total": page.total,
+    }})
+}
+
+/// One page of devices.
+pub fn devices(page: Page<DeviceView>, request: PageRequest) -> Value {
+    let items: Vec<Device> = page.items.into_iter().map(Device::from).collect();
+    json!({ "Data": {
+        "DeviceCertificateVOS": items,
+        "PageNo": request.number,
+        "PageSize": request.size,
+        "Total": page.total,
+    }})
+}
+
+/// The answer of a change of a CA.
+pub fn changed_ca(sn: &CertSerial) -> Value {
+    json!({ "Sn": sn.to_string() })
+}
+
+/// The answer of a change of a device.
+pub fn changed_device(serial: &CertSerial) -> Value {
+    json!({ "DeviceSn": serial.to_string() })
+}
+
+/// The answer with a register code.
+pub fn register_code(code: &str) -> Value {
+    json!({ "RegisterCode": code })
+}
+
+/// Unix seconds as the API writes a time: milliseconds, as a decimal string.
+fn milliseconds(seconds: i64) -> String {
+    seconds.saturating_mul(1000).to_string()
+}
+
+fn digit(status: Status) -> &'static str {
+    match status {
+        Status::Inactive => "0",
+        Status::Active => "1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::id::CaId;
+    use crate::control::Effective;
+
+    #[test]
+    fn ca_has_the_names_and_types_of_the_vendor() {
+        let view = CaView {
+            instance: "post-cn-1".parse().unwrap(),
+            id: CaId::of_der(b"x"),
+            sn: "F2:69".parse().unwrap(),
+            name: "mqtt_ca".to_owned(),
+            pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
+            verification_pem: None,
+            register_code: Some("code".to_owned()),
+            not_before: 1_654_137_303,
+            not_after: 1_969_497_303,
+            status: Status::Inactive,
+            effective: Effective::Inactive,
+            subject: "CN=x".to_owned(),
+            registered_at_ms: 5,
+        };
+        let page = PageRequest {
+            number: 2,
+            size: 10,
+        };
+        let listed = Page {
+            items: vec![view],
+            total: 11,
+        };
+        assert_eq!(
+            cas(listed, page),
+            json!({ "Data": {
+                "CaCertificateVOS": [{
+                    "RegistrationCode": "code",
+                    "CaName": "mqtt_ca",
+                    "Sn": "00f269",
+                    "CaContent": "-----BEGIN CERTIFICATE-----\n",
+                    "VerificationContent": "",
+                    "ValidBegin": "1654137303000",
+                    "ValidEnd": "1969497303000",
+                    "Status": "0",
+                }],
+                "PageNo": 2,
+                "PageSize": 10,
+                "Total": 11,
+            }})
+        );
+    }
+
+    #[test]
+    fn device_has_the_names_and_types_of_the_vendor() {
+        let view = DeviceView {
+            instance: "post-cn-1".parse().unwrap(),
+            ca_sn: "f269".parse().unwrap(),
+            serial: "7".parse().unwrap(),
+            name: "mqtt_device".to_owned(),
+            pem: "pem".to_owned(),
+            not_before: 0,
+            not_after: 1,
+            status: Status::Active,
+            first_seen_ms: 5,
+        };
+        assert_eq!(
+            one_device(view),
+            json!({ "Data": {
+                "CaSn": "00f269",
+                "DeviceSn": "07",
+                "DeviceName": "mqtt_device",
+                "DeviceContent": "pem",
+                "ValidBegin": "0",
+                "ValidEnd": "1000",
+                "Status": "1",
+            }})
+        );
+    }
+}

@@ -1,0 +1,151 @@
+use std::path::Path;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::ca::id::RequestId;
+use crate::config::Overrides;
+use crate::control::{Caller, Door, PageRequest, Principal};
+
+fn config(directory: &Path) -> Config {
+    let any = Some("127.0.0.1:0".parse().unwrap());
+    let overrides = Overrides {
+        data_dir: Some(directory.join("data")),
+        mqtt_listen: any,
+        admin_listen: any,
+    };
+    Config::development(Some(directory.join("certs")), &overrides).unwrap()
+}
+
+fn instance() -> InstanceId {
+    "post-cn-dev00001".parse().unwrap()
+}
+
+fn system() -> Caller {
+    Caller {
+        principal: Principal::System,
+        account: "dev-account".parse().unwrap(),
+        door: Door::System,
+        address: None,
+        request_id: RequestId::from_random([7; 16]),
+    }
+}
+
+async fn registered(app: &App) -> Vec<String> {
+    let page = PageRequest {
+        number: 1,
+        size: 100,
+    };
+    let instance = instance();
+    let page = app
+        .control()
+        .list_cas(&system(), instance.as_str(), page)
+        .await;
+    page.unwrap().items.into_iter().map(|ca| ca.name).collect()
+}
+
+/// Run the app while `during` does its work, then end it in order.
+async fn while_it_runs<T>(app: App, during: impl Future<Output = T>) -> T {
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(app.run(shutdown.clone()));
+    let result = during.await;
+    shutdown.cancel();
+    running.await.unwrap();
+    result
+}
+
+/// CONNECT as this device, and what the broker answers; `None` if it lets nobody in.
+async fn connect(certs: &Path, device: &str, address: SocketAddr) -> Option<Vec<u8>> {
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(certs.join("server-ca.pem")).unwrap();
+    roots.add(ca).unwrap();
+    let chain: Vec<_> = CertificateDer::pem_file_iter(certs.join(format!("{device}.pem")))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let key = PrivateKeyDer::from_pem_file(certs.join(format!("{device}.key"))).unwrap();
+    let provider = crate::tls::server_config::provider();
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let mut stream = connector.connect(name, tcp).await.ok()?;
+    // CONNECT of MQTT 3.1.1, clean session, client id "t".
+    let packet = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01t";
+    stream.write_all(packet).await.ok()?;
+    let mut answer = vec![0; 4];
+    stream.read_exact(&mut answer).await.ok()?;
+    Some(answer)
+}
+
+#[tokio::test]
+async fn first_start_registers_the_development_cas_and_serves_their_devices() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = App::build(config(directory.path())).await.unwrap();
+    assert_eq!(registered(&app).await, dev_pki::REGISTERED_CAS);
+
+    let address = app.mqtt_address(&instance()).unwrap();
+    assert_ne!(address.port(), 0);
+    let certs = directory.path().join("certs");
+    let key = dev_pki::AdminKey::read(&certs.join("admin-key.json"));
+    let key = key.unwrap().unwrap();
+    assert_eq!(key.endpoint, format!("http://{}", app.admin_address()));
+    assert!(app.banner().contains(&format!("mqtts://{address}")));
+
+    while_it_runs(app, async {
+        let accepted = Some(vec![0x20, 2, 0, 0]);
+        assert_eq!(connect(&certs, "device-a1", address).await, accepted);
+        assert_eq!(connect(&certs, "device-b1", address).await, accepted);
+        assert_eq!(connect(&certs, "device-x1", address).await, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn later_start_leaves_a_deleted_ca_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = App::build(config(directory.path())).await.unwrap();
+    let certs = directory.path().join("certs");
+    let sn = development::serial_number(&certs.join("ca-a.pem")).unwrap();
+    let instance = instance();
+    let deleted = app
+        .control()
+        .delete_ca(&system(), instance.as_str(), &sn)
+        .await;
+    deleted.unwrap();
+    while_it_runs(app, async {}).await;
+
+    let app = App::build(config(directory.path())).await.unwrap();
+    assert_eq!(registered(&app).await, ["ca-b", "ca-b-issuing"]);
+}
+
+#[tokio::test]
+async fn taken_address_is_told_before_anything_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = config(directory.path());
+    config.instances[0].mqtt_listen = taken.local_addr().unwrap();
+    let Err(error) = App::build(config).await else {
+        panic!("it started");
+    };
+    assert!(
+        matches!(error, StartError::Bind { what: "MQTT", .. }),
+        "{error}"
+    );
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn second_broker_on_the_same_data_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = App::build(config(directory.path())).await.unwrap();
+    let second = App::build(config(directory.path())).await;
+    assert!(matches!(second, Err(StartError::Store(_))));
+}
