@@ -1,8 +1,14 @@
 //! The command line.
 
 pub mod audit;
+pub mod ca;
+pub mod client;
+pub mod device;
+mod lookup;
 pub mod pki;
+mod proof;
 pub mod serve;
+mod show;
 
 use std::process::ExitCode;
 
@@ -34,6 +40,22 @@ enum Command {
     /// Look after the audit log.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Register the CAs that sign device certificates, and switch them off and on.
+    #[command(after_help = client::EXIT_CODES)]
+    Ca {
+        #[command(flatten)]
+        connection: client::ConnectionArgs,
+        #[command(subcommand)]
+        command: ca::CaCommand,
+    },
+    /// Look at the device certificates that connected, and switch single ones off and on.
+    #[command(after_help = client::EXIT_CODES)]
+    Device {
+        #[command(flatten)]
+        connection: client::ConnectionArgs,
+        #[command(subcommand)]
+        command: device::DeviceCommand,
+    },
 }
 
 /// Why a command did not succeed.
@@ -54,6 +76,9 @@ pub enum CliError {
     /// The audit log does not hold, or cannot be read.
     #[error(transparent)]
     Audit(#[from] crate::audit::AuditError),
+    /// A call of the admin API did not succeed.
+    #[error(transparent)]
+    Client(#[from] client::ClientError),
     /// The system refused something the process needs.
     #[error("{what}: {source}")]
     System {
@@ -69,6 +94,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 64,
+            Self::Client(error) => error.exit_code(),
             Self::Telemetry(_)
             | Self::Start(_)
             | Self::DevPki(_)
@@ -91,6 +117,20 @@ impl Cli {
             Command::Serve(arguments) => serve::run(arguments),
             Command::Pki(command) => pki::run(command),
             Command::Audit(command) => audit::run(command),
+            Command::Ca {
+                connection,
+                command,
+            } => {
+                command.run(&connection.open()?)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Device {
+                connection,
+                command,
+            } => {
+                command.run(&connection.open()?)?;
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }

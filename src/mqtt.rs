@@ -12,7 +12,6 @@ pub mod control_channel;
 pub mod frame;
 pub mod hub;
 pub mod identity;
-pub mod keeper;
 pub mod listener;
 pub mod metrics;
 pub mod registry;

@@ -63,6 +63,7 @@ pub async fn run<S, P>(
             output: BytesMut::new(),
             unflushed: false,
             publishing: None,
+            denial_told: false,
         };
         let ending = connection.serve(shutdown).await;
         metrics::connection_ended(ending);
@@ -83,6 +84,7 @@ struct Connection<'a, S, P> {
     output: BytesMut,
     unflushed: bool,
     publishing: Option<Publishing>,
+    denial_told: bool,
 }
 
 /// A message the bus has not taken yet. Dropping it takes the message back.

@@ -419,3 +419,6 @@ fn refusal(error: &rmqtt_codec::error::DecodeError) -> WireError {
         _ => WireError::Malformed("the packet does not have the form the standard gives it"),
     }
 }
+
+#[cfg(test)]
+mod tests;

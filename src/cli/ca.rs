@@ -1,0 +1,237 @@
+//! `portcullis ca`
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::client::{ClientError, Connection, EXIT_CODES, usage};
+use super::show::{self, field};
+use super::{lookup, proof};
+use crate::admin::action::Action;
+use crate::config::secret::Secret;
+
+/// Register the CAs that sign device certificates, and switch them off and on.
+#[derive(Debug, Subcommand)]
+#[command(after_help = EXIT_CODES)]
+pub enum CaCommand {
+    /// List the registered CAs.
+    List,
+    /// Show one CA.
+    Show(Which),
+    /// Register a CA, with proof that its key is yours.
+    Register(RegisterArgs),
+    /// Get a register code, for when the CA's key is on another host.
+    RegisterCode,
+    /// Switch a CA off: its devices are cut off and refused.
+    Inactivate(Which),
+    /// Switch a CA on: its devices are let in again.
+    Activate(Which),
+    /// Delete a CA and the device certificates recorded under it.
+    Delete(Which),
+}
+
+/// One CA.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Serial number or name of the CA.
+    #[arg(value_name = "SN|NAME")]
+    ca: String,
+}
+
+/// Arguments of `portcullis ca register`.
+#[derive(Debug, Args)]
+pub struct RegisterArgs {
+    /// Name for the CA, 1 to 64 characters.
+    name: String,
+    /// PEM file of the CA certificate.
+    #[arg(value_name = "CA.pem")]
+    certificate: PathBuf,
+    /// PEM file of the CA's private key. It is used here and never sent.
+    #[arg(long, value_name = "CA.key", required_unless_present = "verification")]
+    key: Option<PathBuf>,
+    /// PEM file of a verification certificate that the CA signed, with the register code as
+    /// common name; see `portcullis ca register-code`.
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    verification: Option<PathBuf>,
+}
+
+impl CaCommand {
+    /// Carry out the command.
+    ///
+    /// # Errors
+    /// Why it did not succeed.
+    pub fn run(self, connection: &Connection) -> Result<(), ClientError> {
+        match self {
+            Self::List => list(connection),
+            Self::Show(which) => show_one(connection, &which.ca),
+            Self::Register(arguments) => register(connection, &arguments),
+            Self::RegisterCode => register_code(connection),
+            Self::Inactivate(which) => inactivate(connection, &which.ca),
+            Self::Activate(which) => activate(connection, &which.ca),
+            Self::Delete(which) => delete(connection, &which.ca),
+        }
+    }
+}
+
+fn list(connection: &Connection) -> Result<(), ClientError> {
+    let all = lookup::cas(connection)?;
+    show::result(connection, &json!(all), || {
+        if all.is_empty() {
+            return "No CA is registered. Register one: portcullis ca register NAME CA.pem --key CA.key\n"
+                .to_owned();
+        }
+        let row = |ca: &Value| {
+            vec![
+                field(ca, "CaName"),
+                field(ca, "Sn"),
+                show::status(ca),
+                show::time(ca, "ValidEnd"),
+            ]
+        };
+        show::table(
+            &["NAME", "SN", "STATUS", "VALID UNTIL"],
+            all.iter().map(row),
+        )
+    });
+    Ok(())
+}
+
+fn show_one(connection: &Connection, text: &str) -> Result<(), ClientError> {
+    let ca = lookup::ca(connection, text)?;
+    show::result(connection, &ca, || {
+        let proved = match field(&ca, "RegistrationCode").is_empty() {
+            true => "no: registered on the broker's host",
+            false => "yes, with a register code",
+        };
+        show::fields(&[
+            ("Name", field(&ca, "CaName")),
+            ("SN", field(&ca, "Sn")),
+            ("Status", show::status(&ca)),
+            ("Valid from", show::time(&ca, "ValidBegin")),
+            ("Valid until", show::time(&ca, "ValidEnd")),
+            ("Key proved", proved.to_owned()),
+        ]) + "\n"
+            + &pem(&ca, "CaContent")
+    });
+    Ok(())
+}
+
+/// The PEM as it is, if it is one.
+pub(super) fn pem(value: &Value, name: &str) -> String {
+    let text = value.get(name).and_then(Value::as_str).unwrap_or_default();
+    text.chars()
+        .filter(|c| c.is_ascii_graphic() || [' ', '\n'].contains(c))
+        .collect()
+}
+
+fn register(connection: &Connection, arguments: &RegisterArgs) -> Result<(), ClientError> {
+    let ca = read(&arguments.certificate)?;
+    let verification = match (&arguments.key, &arguments.verification) {
+        (Some(key), _) => {
+            let key = Secret::new(read(key)?);
+            let prover = proof::Prover::new(&ca, &key)?;
+            let answer = connection.call(Action::GetRegisterCode, &[])?;
+            prover.verification(&field(&answer, "RegisterCode"))?
+        }
+        (None, Some(path)) => read(path)?,
+        (None, None) => return Err(usage("give --key or --verification".to_owned())),
+    };
+    let answer = connection.call(
+        Action::RegisterCaCertificate,
+        &[
+            ("CaName", &arguments.name),
+            ("CaContent", &ca),
+            ("VerificationContent", &verification),
+        ],
+    )?;
+    show::result(connection, &answer, || {
+        let sn = field(&answer, "Sn");
+        format!(
+            "CA {} is registered and active: devices that it signed can connect.\nSN    {sn}\nUndo  portcullis ca inactivate {sn}\n",
+            arguments.name
+        )
+    });
+    Ok(())
+}
+
+fn register_code(connection: &Connection) -> Result<(), ClientError> {
+    let answer = connection.call(Action::GetRegisterCode, &[])?;
+    show::result(connection, &answer, || {
+        let code = field(&answer, "RegisterCode");
+        format!(
+            "Register code  {code}\n\
+             \n\
+             It is good for one CA. Where the CA's key is, sign a certificate with the code as common name:\n\
+             \n  \
+               openssl req -new -newkey rsa:2048 -nodes -keyout verification.key -subj '/CN={code}' -out verification.csr\n  \
+               openssl x509 -req -in verification.csr -CA CA.pem -CAkey CA.key -CAcreateserial -days 1 -sha256 -out verification.pem\n\
+             \n\
+             Then register the CA:\n\
+             \n  \
+               portcullis ca register NAME CA.pem --verification verification.pem\n"
+        )
+    });
+    Ok(())
+}
+
+fn inactivate(connection: &Connection, text: &str) -> Result<(), ClientError> {
+    let (ca, sn) = find(connection, text)?;
+    let name = field(&ca, "CaName");
+    show::confirm(
+        connection,
+        &format!(
+            "Inactivate CA {name} ({sn})? Its devices are cut off now and refused from then on."
+        ),
+    )?;
+    let answer = connection.call(Action::InactivateCaCertificate, &[("Sn", &sn)])?;
+    show::result(connection, &answer, || {
+        let what = match field(&ca, "Status").as_str() {
+            "0" => "was inactive before; nothing changed.",
+            _ => "is inactive: its devices were cut off and are refused.",
+        };
+        format!("CA {name} ({sn}) {what}\nUndo  portcullis ca activate {sn}\n")
+    });
+    Ok(())
+}
+
+fn activate(connection: &Connection, text: &str) -> Result<(), ClientError> {
+    let (ca, sn) = find(connection, text)?;
+    let name = field(&ca, "CaName");
+    let answer = connection.call(Action::ActiveCaCertificate, &[("Sn", &sn)])?;
+    show::result(connection, &answer, || {
+        let what = match field(&ca, "Status").as_str() {
+            "1" => "was active before; nothing changed.",
+            _ => "is active: its devices can connect.",
+        };
+        format!("CA {name} ({sn}) {what}\n")
+    });
+    Ok(())
+}
+
+fn delete(connection: &Connection, text: &str) -> Result<(), ClientError> {
+    let (ca, sn) = find(connection, text)?;
+    let name = field(&ca, "CaName");
+    show::confirm(
+        connection,
+        &format!(
+            "Delete CA {name} ({sn}) and the device certificates recorded under it? It has to be registered anew to undo this."
+        ),
+    )?;
+    let answer = connection.call(Action::DeleteCaCertificate, &[("Sn", &sn)])?;
+    show::result(connection, &answer, || {
+        format!("CA {name} ({sn}) and the device certificates recorded under it are deleted.\n")
+    });
+    Ok(())
+}
+
+fn find(connection: &Connection, text: &str) -> Result<(Value, String), ClientError> {
+    let ca = lookup::ca(connection, text)?;
+    let sn = field(&ca, "Sn");
+    Ok((ca, sn))
+}
+
+fn read(path: &Path) -> Result<String, ClientError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| usage(format!("{} cannot be read: {error}", path.display())))
+}

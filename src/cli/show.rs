@@ -1,0 +1,134 @@
+//! Results on the screen, and questions before something is cut off.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::client::{ClientError, Confirm, Connection, Output, printable};
+
+/// Print what the broker answered, for programs.
+pub(super) fn json(value: &Value) {
+    print(&format!("{value:#}\n"));
+}
+
+/// Print the text or, for programs, the value.
+pub(super) fn result(connection: &Connection, value: &Value, text: impl FnOnce() -> String) {
+    match connection.output {
+        Output::Json => json(value),
+        Output::Text => print(&text()),
+    }
+}
+
+/// Whoever closes standard output early has seen enough.
+fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// A table with these column heads, without colours and lines.
+pub(super) fn table(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(heads);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().fold(String::new(), |mut text, line| {
+        text.push_str(line.trim_end());
+        text.push('\n');
+        text
+    })
+}
+
+/// Name and value, one a line.
+pub(super) fn fields(fields: &[(&str, String)]) -> String {
+    fields.iter().fold(String::new(), |text, (name, value)| {
+        text + &format!("{name:<14}{value}\n")
+    })
+}
+
+/// The field as a text that a terminal can take.
+pub(super) fn field(value: &Value, name: &str) -> String {
+    printable(value.get(name).and_then(Value::as_str).unwrap_or_default())
+}
+
+/// `"1"` and `"0"` in words.
+pub(super) fn status(value: &Value) -> String {
+    match value.get("Status").and_then(Value::as_str) {
+        Some("1") => "active".to_owned(),
+        Some("0") => "inactive".to_owned(),
+        _ => "?".to_owned(),
+    }
+}
+
+/// A time in milliseconds, written out.
+pub(super) fn time(value: &Value, name: &str) -> String {
+    let format =
+        time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
+    let Some(at) = moment(value, name) else {
+        return "?".to_owned();
+    };
+    let text = at.format(format).unwrap_or_else(|_| "?".to_owned());
+    match name {
+        "ValidEnd" if at < OffsetDateTime::now_utc() => text + " (expired)",
+        _ => text,
+    }
+}
+
+fn moment(value: &Value, name: &str) -> Option<OffsetDateTime> {
+    let milliseconds: i64 = value.get(name)?.as_str()?.parse().ok()?;
+    OffsetDateTime::from_unix_timestamp(milliseconds.div_euclid(1000)).ok()
+}
+
+/// Ask, if there is somebody to ask.
+///
+/// # Errors
+/// [`ClientError::Declined`] unless the answer is yes.
+pub(super) fn confirm(connection: &Connection, question: &str) -> Result<(), ClientError> {
+    let stdin = io::stdin();
+    if connection.confirm == Confirm::Assume || !stdin.is_terminal() {
+        return Ok(());
+    }
+    let mut stderr = io::stderr().lock();
+    let _ = write!(stderr, "{question} [y/N] ");
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    match stdin.lock().read_line(&mut answer) {
+        Ok(_) if ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()) => Ok(()),
+        _ => Err(ClientError::Declined),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn table_is_aligned_and_plain() {
+        let rows = [
+            vec!["ca-a".to_owned(), "00f2".to_owned()],
+            vec!["b".to_owned(), "1".to_owned()],
+        ];
+        let text = table(&["NAME", "SN"], rows);
+        assert_eq!(text, "NAME  SN\nca-a  00f2\nb     1\n");
+    }
+
+    #[test]
+    fn values_of_the_broker_cannot_upset_a_terminal() {
+        let value = json!({ "CaName": "a\u{1b}[31mb", "Status": "0", "ValidBegin": "1795509582000", "ValidEnd": "0" });
+        assert!(!field(&value, "CaName").contains('\u{1b}'));
+        assert_eq!(field(&value, "Sn"), "");
+        assert_eq!(status(&value), "inactive");
+        assert_eq!(time(&value, "ValidBegin"), "2026-11-24 08:39:42Z");
+        assert_eq!(time(&value, "ValidEnd"), "1970-01-01 00:00:00Z (expired)");
+    }
+}
