@@ -10,7 +10,6 @@ pub mod private_file;
 mod tests;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::server::AdminServer;
 use crate::audit::AuditLog;
 use crate::ca::id::InstanceId;
-use crate::config::Config;
+use crate::config::{AdminTransport, Config};
 use crate::control::{Control, ControlParts, InstanceSettings};
 use crate::mqtt::broker::Broker;
 use crate::mqtt::control_channel::CommandHandler;
@@ -139,10 +138,15 @@ impl App {
             });
         }
         let admin_address = local_address("the admin API", &admin_listener, config.admin.listen)?;
+        let scheme = match config.admin.transport {
+            AdminTransport::Plain => "http",
+            AdminTransport::Tls { .. } => "https",
+        };
+        let endpoint = format!("{scheme}://{admin_address}");
         if let Some(pki) = &mut dev_pki {
-            pki.set_endpoint(&format!("http://{admin_address}"))?;
+            pki.set_endpoint(&endpoint)?;
         }
-        let banner = banner(&config, &instances, admin_address, dev_pki.as_ref());
+        let banner = banner(&config, &instances, &endpoint, dev_pki.as_ref());
         let admin = admin::server(
             &config.admin,
             admin_listener,
@@ -302,25 +306,17 @@ async fn open_control(config: &Config) -> Result<(Control, Registry), StartError
     Ok((control, registry))
 }
 
-fn banner(
-    config: &Config,
-    instances: &[Serving],
-    admin: SocketAddr,
-    dev_pki: Option<&DevPki>,
-) -> String {
+fn banner(config: &Config, instances: &[Serving], admin: &str, dev_pki: Option<&DevPki>) -> String {
     let addresses: Vec<(InstanceId, SocketAddr)> = instances
         .iter()
         .map(|serving| (serving.id.clone(), serving.address))
         .collect();
     let program = banner::program();
-    let ca_a = dev_pki.map(|pki| pki.certificate("ca-a"));
-    let sn = ca_a.and_then(|path: PathBuf| development::serial_number(&path));
     Banner {
         instances: &addresses,
         admin,
         data_dir: &config.data_dir,
         certs_dir: dev_pki.map(DevPki::directory),
-        ca_a_sn: sn.as_deref(),
         program: &program,
     }
     .render()
