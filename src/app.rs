@@ -1,5 +1,6 @@
 //! The program put together: everything that is bound, opened, started and stopped.
 
+mod admin;
 mod banner;
 pub mod dev_pki;
 mod development;
@@ -9,7 +10,6 @@ pub mod private_file;
 mod tests;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,11 +18,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::server::AdminServer;
 use crate::audit::AuditLog;
 use crate::ca::id::InstanceId;
-use crate::config::Config;
+use crate::config::{AdminTransport, Config};
 use crate::control::{Control, ControlParts, InstanceSettings};
 use crate::mqtt::broker::Broker;
+use crate::mqtt::control_channel::CommandHandler;
 use crate::mqtt::hub::Hooks;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
@@ -38,7 +40,8 @@ pub use gate::GateError;
 pub struct App {
     banner: String,
     control: Control,
-    admin: SocketAddr,
+    admin: AdminServer,
+    admin_address: SocketAddr,
     instances: Vec<Serving>,
     metrics: Option<PrometheusHandle>,
     grace: Duration,
@@ -115,11 +118,17 @@ impl App {
             development::register(&control, instance, pki, registry).await?;
         }
 
+        let service = admin::service(&config.admin, &control);
+        let commands = config.admin.control_channel.as_ref().map(|_| {
+            let commands = admin::commands(Arc::clone(&service), &control);
+            Arc::new(commands) as Arc<dyn CommandHandler>
+        });
         let mut instances = Vec::new();
         for (instance, listener) in config.instances.iter().zip(listeners) {
             let address = local_address("MQTT", &listener, instance.mqtt_listen)?;
             let acceptor = gate::acceptor(&control, instance, &config.tls)?;
-            let broker = Broker::start(instance.mqtt.clone(), hooks(&control)).await?;
+            let broker =
+                Broker::start(instance.mqtt.clone(), hooks(&control, commands.clone())).await?;
             instances.push(Serving {
                 id: instance.id.clone(),
                 address,
@@ -128,15 +137,29 @@ impl App {
                 broker,
             });
         }
-        let admin = local_address("the admin API", &admin_listener, config.admin.listen)?;
+        let admin_address = local_address("the admin API", &admin_listener, config.admin.listen)?;
+        let scheme = match config.admin.transport {
+            AdminTransport::Plain => "http",
+            AdminTransport::Tls { .. } => "https",
+        };
+        let endpoint = format!("{scheme}://{admin_address}");
         if let Some(pki) = &mut dev_pki {
-            pki.set_endpoint(&format!("http://{admin}"))?;
+            pki.set_endpoint(&endpoint)?;
         }
-        let banner = banner(&config, &instances, admin, dev_pki.as_ref());
+        let banner = banner(&config, &instances, &endpoint, dev_pki.as_ref());
+        let admin = admin::server(
+            &config.admin,
+            admin_listener,
+            service,
+            &control,
+            metrics.clone(),
+            Arc::new(SystemTime::now),
+        )?;
         Ok(Self {
             banner,
             control,
             admin,
+            admin_address,
             instances,
             metrics,
             grace: config.shutdown_grace,
@@ -151,7 +174,7 @@ impl App {
 
     /// Where the admin API really listens.
     pub fn admin_address(&self) -> SocketAddr {
-        self.admin
+        self.admin_address
     }
 
     /// Where an instance really listens for MQTT over TLS.
@@ -183,6 +206,8 @@ impl App {
                 broker.serve(listener, acceptor, shutdown).await;
             });
         }
+        tracing::info!(address = %self.admin_address, "serving the admin API");
+        tasks.spawn(self.admin.serve(shutdown.clone()));
         if let Some(metrics) = self.metrics {
             tokio::spawn(
                 shutdown
@@ -205,10 +230,10 @@ impl App {
 }
 
 /// What a broker tells the rest of the program.
-fn hooks(control: &Control) -> Hooks {
+fn hooks(control: &Control, commands: Option<Arc<dyn CommandHandler>>) -> Hooks {
     let control = control.clone();
     Hooks {
-        commands: None,
+        commands,
         on_admitted: Arc::new(move |peer| control.device_admitted(peer)),
     }
 }
@@ -281,25 +306,17 @@ async fn open_control(config: &Config) -> Result<(Control, Registry), StartError
     Ok((control, registry))
 }
 
-fn banner(
-    config: &Config,
-    instances: &[Serving],
-    admin: SocketAddr,
-    dev_pki: Option<&DevPki>,
-) -> String {
+fn banner(config: &Config, instances: &[Serving], admin: &str, dev_pki: Option<&DevPki>) -> String {
     let addresses: Vec<(InstanceId, SocketAddr)> = instances
         .iter()
         .map(|serving| (serving.id.clone(), serving.address))
         .collect();
     let program = banner::program();
-    let ca_a = dev_pki.map(|pki| pki.certificate("ca-a"));
-    let sn = ca_a.and_then(|path: PathBuf| development::serial_number(&path));
     Banner {
         instances: &addresses,
         admin,
         data_dir: &config.data_dir,
         certs_dir: dev_pki.map(DevPki::directory),
-        ca_a_sn: sn.as_deref(),
         program: &program,
     }
     .render()

@@ -4,6 +4,7 @@
 //! conversion between them reports everything that is wrong at once.
 
 mod convert;
+mod convert_admin;
 mod convert_mqtt;
 pub mod fault;
 pub mod file;
@@ -15,6 +16,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::admin::router::RequestLimits;
+use crate::admin::server::ConnectionLimits;
+use crate::admin::service::ServiceSettings;
 use crate::ca::id::{AccessKeyId, AccountId, InstanceId};
 use crate::ca::topology::SameKey;
 use crate::control::{ControlSettings, OnInactivate};
@@ -83,14 +87,36 @@ pub struct Tls {
 /// The admin API and the control topic.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    /// Where the API listens, in plain HTTP.
+    /// Where the API listens.
     pub listen: SocketAddr,
+    /// What it speaks there.
+    pub transport: AdminTransport,
+    /// How calls are answered.
+    pub service: ServiceSettings,
+    /// What requests are bounded by.
+    pub requests: RequestLimits,
+    /// What connections are bounded by.
+    pub connections: ConnectionLimits,
     /// Whether the older signature is taken.
     pub signature_v1: SignatureV1,
     /// The keys that may sign requests.
     pub access_keys: Vec<AccessKey>,
     /// Administrators inside the broker.
     pub control_channel: Option<ControlChannel>,
+}
+
+/// What the admin API speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminTransport {
+    /// HTTPS.
+    Tls {
+        /// PEM file of the certificate, with intermediates after it.
+        certificate: PathBuf,
+        /// PEM file of its key.
+        key: PathBuf,
+    },
+    /// HTTP; the requests are signed, but can be read by who is between.
+    Plain,
 }
 
 /// Whether requests with the older signature (HMAC-SHA1) are taken.

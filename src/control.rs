@@ -122,6 +122,8 @@ struct Inner {
     turn: Mutex<Turn>,
     /// Whether everything denied in memory is denied on disk, too.
     durable: AtomicBool,
+    /// Whether the last attempt to read what another hand changed succeeded.
+    followed: AtomicBool,
     seen: mpsc::Sender<VerifiedPeer>,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -155,9 +157,11 @@ impl Control {
         Some(self.0.instances.get(instance)?.account.clone())
     }
 
-    /// Whether trust can be changed and every change is durable.
+    /// Whether trust can be changed, every change is durable, and what is in the store is known.
     pub fn is_ready(&self) -> bool {
-        self.0.durable.load(Ordering::Acquire) && !self.0.closing.is_cancelled()
+        self.0.durable.load(Ordering::Acquire)
+            && self.0.followed.load(Ordering::Acquire)
+            && !self.0.closing.is_cancelled()
     }
 
     /// Finish the changes that are under way and take no more.

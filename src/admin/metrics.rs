@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_histogram, histogram};
+use metrics::{counter, histogram};
 
 use crate::admin::action::Action;
 use crate::admin::errors::Code;
@@ -23,22 +23,6 @@ pub enum Connection {
     HandshakeFailed,
     /// It is served.
     Accepted,
-}
-
-/// Say what the families mean.
-pub fn describe() {
-    describe_counter!(
-        CALLS,
-        "Calls of the admin API by door, operation and result code."
-    );
-    describe_histogram!(
-        SECONDS,
-        "Time from the request to the answer of admin calls."
-    );
-    describe_counter!(
-        CONNECTIONS,
-        "Connections to the admin address by what became of them."
-    );
 }
 
 /// Count a call.

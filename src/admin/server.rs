@@ -65,7 +65,6 @@ impl AdminServer {
         api: Api,
         limits: ConnectionLimits,
     ) -> Self {
-        metrics::describe();
         Self {
             listener,
             tls: tls.map(TlsAcceptor::from),

@@ -5,18 +5,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::ca::id::InstanceId;
+use crate::config::DEVELOPMENT_CERTS;
 
 /// The facts that are printed.
 #[derive(Debug)]
 pub(super) struct Banner<'a> {
     /// Instance ids with the addresses they listen on.
     pub(super) instances: &'a [(InstanceId, SocketAddr)],
-    pub(super) admin: SocketAddr,
+    /// URL of the admin API.
+    pub(super) admin: &'a str,
     pub(super) data_dir: &'a Path,
     /// Set in the development mode.
     pub(super) certs_dir: Option<&'a Path>,
-    /// Serial number of `ca-a`, if it is registered.
-    pub(super) ca_a_sn: Option<&'a str>,
     /// The path under which this program was started.
     pub(super) program: &'a Path,
 }
@@ -37,7 +37,7 @@ impl Banner<'_> {
             writeln!(out, "  Instance        {id}")?;
             writeln!(out, "  MQTT over TLS   mqtts://{address}")?;
         }
-        writeln!(out, "  Admin API       http://{}", self.admin)?;
+        writeln!(out, "  Admin API       {}", self.admin)?;
         writeln!(out, "  Data            {}", self.data_dir.display())?;
         let Some(certs_dir) = self.certs_dir else {
             return Ok(());
@@ -66,38 +66,38 @@ impl Banner<'_> {
             )
         };
         let program = quoted(self.program);
-        let key = quoted(&certs_dir.join("admin-key.json"));
-        let sn = self.ca_a_sn.unwrap_or("SN-OF-CA-A");
-
-        writeln!(out, "\nTry it, in other terminals:\n")?;
-        writeln!(out, "  # a device of ca-b listens")?;
-        writeln!(
-            out,
-            "  {} -t 'demo/#' -v",
-            client("mosquitto_sub", "device-b1")
-        )?;
-        writeln!(out, "\n  # a device of ca-a publishes")?;
+        // The command line finds the key by itself where the development mode puts it.
+        let key = match certs_dir == Path::new(DEVELOPMENT_CERTS) {
+            true => String::new(),
+            false => format!(" --key-file {}", quoted(&certs_dir.join("admin-key.json"))),
+        };
+        let subscribe = client("mosquitto_sub", "device-b1");
         let publish = client("mosquitto_pub", "device-a1");
+        let refused = client("mosquitto_pub", "device-x1");
+
+        writeln!(out, "\nTry it, in other terminals in this directory.")?;
+        writeln!(out, "\nA device of ca-b listens:\n")?;
+        writeln!(out, "  {subscribe} -t 'demo/#' -v")?;
+        writeln!(out, "\nA device of ca-a publishes:\n")?;
         writeln!(out, "  {publish} -t demo/hello -m 'hello from a1'")?;
         writeln!(
             out,
-            "\n  # switch ca-a off: its devices are cut and refused; then on again"
+            "\nSwitch ca-a off, and publish again: it is refused. Then switch it on:\n"
         )?;
-        writeln!(out, "  {program} ca inactivate {sn} --key-file {key}")?;
-        writeln!(out, "  {program} ca activate   {sn} --key-file {key}")?;
-        writeln!(out, "\n  # the same through cargo, and what is registered")?;
+        writeln!(out, "  {program} ca inactivate ca-a{key}")?;
+        writeln!(out, "  {program} ca activate ca-a{key}")?;
+        writeln!(out, "\nThe same through cargo, and what is registered:\n")?;
+        writeln!(out, "  cargo run --release -- ca inactivate ca-a{key}")?;
+        writeln!(out, "  cargo run --release -- ca activate ca-a{key}")?;
+        writeln!(out, "  cargo run --release -- ca list{key}")?;
         writeln!(
             out,
-            "  cargo run --release -- ca inactivate {sn} --key-file {key}"
+            "\nA device of a CA that is not registered is refused: mosquitto_pub says \
+             \"The connection was lost.\"\nand ends with code 7, the log below says \
+             reason=\"unknown_ca\":\n"
         )?;
-        writeln!(out, "  cargo run --release -- ca list --key-file {key}")?;
-        writeln!(
-            out,
-            "\n  # a device whose CA is not registered is refused (TLS alert unknown_ca)"
-        )?;
-        let refused = client("mosquitto_pub", "device-x1");
         writeln!(out, "  {refused} -t demo/hello -m 'hello from x1'")?;
-        writeln!(out, "\nCtrl-C ends it.")
+        writeln!(out, "\nCtrl-C ends the broker. The log follows.\n")
     }
 }
 
@@ -145,17 +145,16 @@ mod tests {
         )];
         let text = Banner {
             instances: &instances,
-            admin: "127.0.0.1:41080".parse().unwrap(),
+            admin: "http://127.0.0.1:41080",
             data_dir: Path::new("data"),
             certs_dir: Some(Path::new("/tmp/it's here/dev")),
-            ca_a_sn: Some("4a11"),
             program: Path::new("./target/release/portcullis"),
         }
         .render();
         for line in [
             "  MQTT over TLS   mqtts://127.0.0.1:41883",
             "  Admin API       http://127.0.0.1:41080",
-            r"  ./target/release/portcullis ca inactivate 4a11 --key-file '/tmp/it'\''s here/dev/admin-key.json'",
+            r"  ./target/release/portcullis ca inactivate ca-a --key-file '/tmp/it'\''s here/dev/admin-key.json'",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
@@ -166,10 +165,9 @@ mod tests {
     fn configured_banner_has_no_tour() {
         let text = Banner {
             instances: &[],
-            admin: "127.0.0.1:8080".parse().unwrap(),
+            admin: "http://127.0.0.1:8080",
             data_dir: Path::new("data"),
             certs_dir: None,
-            ca_a_sn: None,
             program: Path::new("portcullis"),
         }
         .render();

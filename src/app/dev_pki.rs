@@ -66,8 +66,11 @@ pub enum DevPkiError {
     /// A file or directory cannot be used.
     #[error("{} cannot be {doing}: {source}", path.display())]
     Io {
+        /// What was to be done with it.
         doing: &'static str,
+        /// The file or directory.
         path: PathBuf,
+        /// Why it could not be done.
         source: io::Error,
     },
     /// The private key of a CA is gone.
@@ -75,20 +78,33 @@ pub enum DevPkiError {
         "{} is there without its key {}, which cannot be made again; put the key back, or remove the certificate too, so that a new CA is made",
         certificate.display(), key.display()
     )]
-    KeyMissing { certificate: PathBuf, key: PathBuf },
+    KeyMissing {
+        /// Its certificate.
+        certificate: PathBuf,
+        /// Where the key should be.
+        key: PathBuf,
+    },
     /// A CA cannot be read, or certificate and key do not belong together.
     #[error(
         "{} and {} cannot be used: {what}; put the right files back, or remove both, so that a new CA is made",
         certificate.display(), key.display()
     )]
     BrokenCa {
+        /// Its certificate.
         certificate: PathBuf,
+        /// Its key.
         key: PathBuf,
+        /// What is wrong.
         what: String,
     },
     /// `admin-key.json` is not what it should be.
     #[error("{} cannot be used: {what}; correct it, or remove it, so that a new key is made", path.display())]
-    AdminKey { path: PathBuf, what: String },
+    AdminKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// A certificate could not be made.
     #[error("a development certificate could not be made: {0}")]
     Generate(#[from] rcgen::Error),

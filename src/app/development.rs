@@ -1,7 +1,5 @@
 //! What the development mode does at its start besides serving.
 
-use std::path::Path;
-
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
 
@@ -90,13 +88,6 @@ pub(super) async fn register(
         }
     }
     Ok(())
-}
-
-/// Serial number of the certificate in the file, if it is a CA's.
-pub(super) fn serial_number(path: &Path) -> Option<String> {
-    let pem = std::fs::read_to_string(path).ok()?;
-    let certificate = CaCertificate::from_pem(&pem).ok()?;
-    Some(certificate.serial().to_string())
 }
 
 async fn is_known(

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -81,11 +82,7 @@ pub(super) fn acceptor(
         provider().signature_verification_algorithms,
     ));
     let chain = chain(&instance.tls_certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&instance.tls_key).map_err(|source| GateError::Pem {
-        what: "the server key",
-        path: instance.tls_key.clone(),
-        source,
-    })?;
+    let key = key(&instance.tls_key)?;
     let config = server_config(verifier, chain, key, tls.versions).map_err(|source| {
         GateError::ServerCertificate {
             certificate: instance.tls_certificate.clone(),
@@ -101,6 +98,23 @@ pub(super) fn acceptor(
     ))
 }
 
+/// TLS without client certificates, for the admin API.
+pub(super) fn plain_server(certificate: &Path, key_file: &Path) -> Result<ServerConfig, GateError> {
+    let chain = chain(certificate)?;
+    let key = key(key_file)?;
+    let unusable = |source| GateError::ServerCertificate {
+        certificate: certificate.to_owned(),
+        key: key_file.to_owned(),
+        source,
+    };
+    ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(unusable)
+}
+
 /// The CA of the administrators, as named in the configuration.
 pub(super) fn admin_ca(path: &Path) -> Result<CaCertificate, GateError> {
     let text = std::fs::read_to_string(path).map_err(|source| GateError::AdminCaFile {
@@ -108,6 +122,14 @@ pub(super) fn admin_ca(path: &Path) -> Result<CaCertificate, GateError> {
         source,
     })?;
     CaCertificate::from_pem(&text).map_err(|source| GateError::AdminCa {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, GateError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|source| GateError::Pem {
+        what: "the server key",
         path: path.to_owned(),
         source,
     })

@@ -5,6 +5,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::ca::certificate::CaCertificate;
 use crate::ca::id::RequestId;
 use crate::config::Overrides;
 use crate::control::{Caller, Door, PageRequest, Principal};
@@ -113,7 +114,9 @@ async fn later_start_leaves_a_deleted_ca_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let app = App::build(config(directory.path())).await.unwrap();
     let certs = directory.path().join("certs");
-    let sn = development::serial_number(&certs.join("ca-a.pem")).unwrap();
+    let pem = std::fs::read_to_string(certs.join("ca-a.pem")).unwrap();
+    let ca = CaCertificate::from_pem(&pem).unwrap();
+    let sn = ca.serial().to_string();
     let instance = instance();
     let deleted = app
         .control()

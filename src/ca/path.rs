@@ -38,6 +38,29 @@ pub struct Admitted {
 }
 
 impl Admitted {
+    /// One that no registry has seen, for tests of what comes after the gate.
+    #[cfg(test)]
+    pub(crate) fn for_test(
+        purpose: Purpose,
+        device: DeviceKey,
+        ca_sn: CertSerial,
+        common_name: Option<&str>,
+    ) -> Self {
+        Self {
+            purpose,
+            ca: CaId::of_der(ca_sn.as_bytes()),
+            ca_sn,
+            path: vec![device.issuer],
+            anchor_key: device.issuer,
+            common_name: common_name.map(str::to_owned),
+            der: Vec::new(),
+            not_before: 0,
+            not_after: i64::MAX,
+            path_not_after: i64::MAX,
+            device,
+        }
+    }
+
     /// What the registered CA at the end of the path is for.
     pub fn purpose(&self) -> Purpose {
         self.purpose

@@ -2,14 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use super::fault::{ConfigError, Faults};
-use super::{
-    AccessKey, Admin, Config, ControlChannel, Development, Instance, Overrides, Secret,
-    SignatureV1, Tls, convert_mqtt, file,
-};
-use crate::ca::id::AccessKeyId;
+use super::{Config, Development, Instance, Overrides, Tls, convert_admin, convert_mqtt, file};
 use crate::ca::topology::SameKey;
 use crate::control::{ControlSettings, OnInactivate};
 use crate::mqtt::settings::Settings;
@@ -51,7 +45,7 @@ fn whole(
     );
     let registry = registry(faults, &file.registry);
     let tls = tls(faults, &file.tls);
-    let admin = admin(faults, &file.admin, overrides, certs_dir.as_deref());
+    let admin = convert_admin::admin(faults, &file.admin, overrides, certs_dir.as_deref());
     let log = log(faults, &file.log);
     let grace = file.shutdown.grace_seconds;
     let grace = faults.seconds("shutdown.grace_seconds", grace, 1, 3600);
@@ -188,7 +182,7 @@ fn instance(
         on_inactivate: on_inactivate?,
         same_key: same_key?,
         mqtt: Settings {
-            policy: convert_mqtt::with_overflow(policy?, mqtt?),
+            policy: convert_mqtt::with_shared(policy?, mqtt?),
             ..mqtt?.clone()
         },
     })
@@ -229,96 +223,6 @@ fn tls(faults: &mut Faults, written: &file::Tls) -> Option<Tls> {
     Some(Tls {
         versions: versions?,
         handshake_timeout: timeout?,
-    })
-}
-
-fn admin(
-    faults: &mut Faults,
-    written: &file::Admin,
-    overrides: &Overrides,
-    certs_dir: Option<&Path>,
-) -> Option<Admin> {
-    let listen = match overrides.admin_listen {
-        Some(address) => Some(address),
-        None => faults.parse("admin.listen", &written.listen),
-    };
-    let access_keys: Vec<Option<AccessKey>> = written
-        .access_key
-        .iter()
-        .enumerate()
-        .filter(|_| certs_dir.is_none())
-        .map(|(index, written)| access_key(faults, &format!("admin.access_key[{index}]"), written))
-        .collect();
-    let control_channel = match &written.control_channel {
-        None => Some(None),
-        Some(written) => control_channel(faults, written, certs_dir).map(Some),
-    };
-    Some(Admin {
-        listen: listen?,
-        signature_v1: if written.signature_v1 {
-            SignatureV1::Accept
-        } else {
-            SignatureV1::Refuse
-        },
-        access_keys: access_keys.into_iter().collect::<Option<_>>()?,
-        control_channel: control_channel?,
-    })
-}
-
-/// The names that `admin-key.json` uses; what else is in it is for clients.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct AccessKeyFile {
-    access_key_id: AccessKeyId,
-    access_key_secret: String,
-}
-
-fn access_key(faults: &mut Faults, key: &str, written: &file::AccessKey) -> Option<AccessKey> {
-    let account_key = format!("{key}.account");
-    let account = faults
-        .required(&account_key, written.account.as_ref())
-        .and_then(|text| faults.parse(&account_key, text));
-    let file_key = format!("{key}.file");
-    let path = faults.required(&file_key, written.file.as_ref())?;
-    let text = faults.secret_file(&file_key, path)?;
-    match serde_json::from_str::<AccessKeyFile>(text.reveal()) {
-        Ok(file) => Some(AccessKey {
-            id: file.access_key_id,
-            secret: Secret::new(file.access_key_secret),
-            account: account?,
-        }),
-        Err(error) => {
-            let what = format!(
-                "must be JSON with AccessKeyId and AccessKeySecret (line {}, column {} is not)",
-                error.line(),
-                error.column()
-            );
-            faults.add(&file_key, path.display(), what);
-            None
-        }
-    }
-}
-
-fn control_channel(
-    faults: &mut Faults,
-    written: &file::ControlChannel,
-    certs_dir: Option<&Path>,
-) -> Option<ControlChannel> {
-    let ca = match certs_dir {
-        Some(directory) => Some(directory.join("admin-ca.pem")),
-        None => faults
-            .required("admin.control_channel.ca", written.ca.as_ref())
-            .cloned(),
-    };
-    if written.common_names.is_empty() {
-        faults.missing(
-            "admin.control_channel.common_names",
-            "there must be at least one common name",
-        );
-    }
-    Some(ControlChannel {
-        ca: ca?,
-        common_names: written.common_names.clone(),
     })
 }
 

@@ -4,7 +4,8 @@ use super::fault::Faults;
 use super::file;
 use crate::mqtt::bus::BusSettings;
 use crate::mqtt::settings::{
-    ClientIdPolicy, IdentityPolicy, Limits, Overflow, Policy, SessionOnCut, Settings, WillOnCut,
+    Administrators, ClientIdPolicy, IdentityPolicy, Limits, Overflow, Policy, SessionOnCut,
+    Settings, WillOnCut,
 };
 use crate::mqtt::topics::{ControlCharacters, TopicLimits};
 
@@ -25,6 +26,10 @@ pub(super) fn settings(faults: &mut Faults, file: &file::File) -> Option<Setting
         limits: limits?,
         policy: Policy {
             overflow: overflow?,
+            administrators: Administrators::Named(match &file.admin.control_channel {
+                Some(channel) => channel.common_names.clone(),
+                None => Vec::new(),
+            }),
             ..Policy::default()
         },
     })
@@ -70,14 +75,15 @@ pub(super) fn policy(faults: &mut Faults, key: &str, written: &file::Instance) -
         identity: identity?,
         will_on_cut: will_on_cut?,
         session_on_cut: session_on_cut?,
-        overflow: Overflow::default(),
+        ..Policy::default()
     })
 }
 
-/// The instance's policy with the one on full queues, which all instances share.
-pub(super) fn with_overflow(policy: Policy, shared: &Settings) -> Policy {
+/// The instance's policy with what all instances share: full queues, and the administrators.
+pub(super) fn with_shared(policy: Policy, shared: &Settings) -> Policy {
     Policy {
         overflow: shared.policy.overflow,
+        administrators: shared.policy.administrators.clone(),
         ..policy
     }
 }

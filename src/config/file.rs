@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admin::router::RequestLimits;
+use crate::admin::server::ConnectionLimits;
+use crate::admin::service::ServiceSettings;
 use crate::control::ControlSettings;
 use crate::mqtt::bus::BusSettings;
 use crate::mqtt::settings::Limits;
@@ -113,7 +116,23 @@ pub struct Mqtt {
 #[allow(missing_docs)]
 pub struct Admin {
     pub listen: String,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
     pub signature_v1: bool,
+    pub status_profile: String,
+    pub host_id: String,
+    pub max_calls_per_second: u32,
+    pub call_timeout_seconds: u64,
+    pub max_concurrent_requests: usize,
+    pub max_head_bytes: usize,
+    pub max_head_fields: usize,
+    pub max_body_bytes: usize,
+    pub body_timeout_seconds: u64,
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
+    pub handshake_timeout_seconds: u64,
+    pub head_timeout_seconds: u64,
+    pub max_connection_lifetime_seconds: u64,
     pub access_key: Vec<AccessKey>,
     pub control_channel: Option<ControlChannel>,
 }
@@ -261,9 +280,27 @@ impl Default for ControlChannel {
 
 impl Default for Admin {
     fn default() -> Self {
+        let service = ServiceSettings::default();
+        let (requests, connections) = (RequestLimits::default(), ConnectionLimits::default());
         Self {
             listen: "127.0.0.1:8080".to_owned(),
+            tls_certificate: None,
+            tls_key: None,
             signature_v1: true,
+            status_profile: "documented".to_owned(),
+            host_id: service.host_id,
+            max_calls_per_second: service.calls_per_second.get(),
+            call_timeout_seconds: service.call_timeout.as_secs(),
+            max_concurrent_requests: requests.concurrent,
+            max_head_bytes: requests.head,
+            max_head_fields: requests.headers,
+            max_body_bytes: requests.body,
+            body_timeout_seconds: requests.body_timeout.as_secs(),
+            max_connections: connections.total,
+            max_connections_per_address: connections.per_address,
+            handshake_timeout_seconds: connections.handshake_timeout.as_secs(),
+            head_timeout_seconds: connections.head_timeout.as_secs(),
+            max_connection_lifetime_seconds: connections.lifetime.as_secs(),
             access_key: Vec::new(),
             control_channel: None,
         }

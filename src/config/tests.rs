@@ -17,6 +17,7 @@ impl Files {
         files.write("server.pem", "");
         files.write("server.key", "");
         files.write("admin-ca.pem", "");
+        files.write("admin-server.key", "");
         let key = r#"{"AccessKeyId": "operator", "AccessKeySecret": "s3cret", "Endpoint": "x"}"#;
         files.write("admin-key.json", key);
         files

@@ -80,6 +80,7 @@ impl Control {
                 owed: Vec::new(),
             }),
             durable: AtomicBool::new(true),
+            followed: AtomicBool::new(true),
             seen,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::ca::id::CaId;
@@ -46,8 +47,12 @@ impl Inner {
                 continue;
             }
             match self.store.snapshot().await {
-                Ok(snapshot) => self.take_over(&mut turn, snapshot),
+                Ok(snapshot) => {
+                    self.take_over(&mut turn, snapshot);
+                    self.followed.store(true, Ordering::Release);
+                }
                 Err(error) => {
+                    self.followed.store(false, Ordering::Release);
                     tracing::error!(%error, "the store was changed and cannot be read; the last good state stays in force");
                     drop(turn);
                     tokio::select! {

@@ -124,7 +124,7 @@ async fn keep_time(hub: Arc<Hub>) {
                 hub.publish_will(0, 0, topic, &will);
             }
         }
-        hub.keeper.purge(now);
+        hub.retained.sweep(now);
         let wake_at = next.map_or(now + PURGE_EVERY_MS, |at| at.min(now + PURGE_EVERY_MS));
         tokio::select! {
             () = tokio::time::sleep_until(hub.instant(wake_at)) => {}

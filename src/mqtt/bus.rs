@@ -29,48 +29,19 @@ mod frame;
 mod lanes;
 mod link;
 mod rumqttd;
+mod settings;
 mod slots;
 mod supervisor;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use self::lanes::Lanes;
 pub use self::link::ShardLink;
+pub use self::settings::BusSettings;
 use super::shared::Presence;
 use super::topics::{SharedFilter, TopicFilter, TopicName};
-
-/// How the bus is built.
-#[derive(Debug, Clone)]
-pub struct BusSettings {
-    /// How many shards there are, 1 to 256. Default: one per core.
-    pub shards: usize,
-    /// How much may be on the way to one shard, in octets of frames and their overhead. A frame
-    /// that is larger goes alone. 64 KiB to 1 GiB; default 2 MiB. The router's log of a shard
-    /// takes about 1.3 times as much memory, up to 12 times if all frames are tiny.
-    pub window_bytes: usize,
-    /// How long a publish waits while a shard does not take what is on the way. Default 10 s.
-    pub publish_timeout: Duration,
-    /// How often the router is asked for a sign of life. Default 1 s.
-    pub heartbeat_interval: Duration,
-    /// How long it may owe the sign, or a message to a shard that waits for one, before it is
-    /// replaced. Default 5 s.
-    pub stuck_after: Duration,
-}
-
-impl Default for BusSettings {
-    fn default() -> Self {
-        Self {
-            shards: std::thread::available_parallelism().map_or(1, usize::from),
-            window_bytes: 2 << 20,
-            publish_timeout: Duration::from_secs(10),
-            heartbeat_interval: Duration::from_secs(1),
-            stuck_after: Duration::from_secs(5),
-        }
-    }
-}
 
 /// Why the bus did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +57,8 @@ pub enum BusError {
         allowed: &'static str,
     },
     /// The router could not be started.
-    #[error("the router did not start: {0}")]
-    Start(String),
+    #[error("the router did not start")]
+    Start(#[from] StartError),
     /// The shard does not exist.
     #[error("there is no shard {shard}")]
     NoSuchShard {
@@ -102,6 +73,23 @@ pub enum BusError {
         /// How long the publish waited, in milliseconds.
         waited_ms: u128,
     },
+}
+
+/// Why there is no router.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The system gave no thread.
+    #[error("no thread to open the router from: {0}")]
+    Thread(#[from] std::io::Error),
+    /// It did not answer in time.
+    #[error("the router did not answer within {waited_ms} ms")]
+    Silent {
+        /// The limit, in milliseconds.
+        waited_ms: u128,
+    },
+    /// Its thread ended while links to it were opened.
+    #[error("the router's thread ended while links to it were opened")]
+    Died,
 }
 
 /// The bus. Cheap to clone; every clone is the same bus.
@@ -305,35 +293,6 @@ impl std::fmt::Debug for Bus {
         f.debug_struct("Bus")
             .field("settings", &self.lanes.settings)
             .finish_non_exhaustive()
-    }
-}
-
-impl BusSettings {
-    fn check(&self) -> Result<(), BusError> {
-        let wrong = |key, value, allowed| {
-            Err(BusError::Setting {
-                key,
-                value,
-                allowed,
-            })
-        };
-        let interval_ms = self.heartbeat_interval.as_millis() as usize;
-        match self {
-            Self { shards, .. } if !(1..=256).contains(shards) => {
-                wrong("shards", *shards, "1 to 256 are allowed")
-            }
-            Self { window_bytes, .. } if !(64 << 10..=1 << 30).contains(window_bytes) => wrong(
-                "window_bytes",
-                *window_bytes,
-                "65536 to 1073741824 are allowed",
-            ),
-            _ if interval_ms < 10 => wrong(
-                "heartbeat_interval",
-                interval_ms,
-                "at least 10 ms are allowed",
-            ),
-            _ => Ok(()),
-        }
     }
 }
 

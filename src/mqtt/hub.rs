@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -13,9 +14,9 @@ use super::access::{Access, Permission};
 use super::bus::{Bus, BusError, Routed, ShardLink};
 use super::control_channel::{CommandHandler, DEFAULT_RESPONSE_TOPIC};
 use super::frame::{Audience, Frame, Message};
-use super::keeper::{Keeper, Keeping};
 use super::metrics;
 use super::registry::Registry;
+use super::retained::{Retained, RetainedLimits};
 use super::session::ToPublish;
 use super::settings::{Limits, Settings};
 use super::shard::Shard;
@@ -53,10 +54,12 @@ pub struct Hub {
     /// The sessions.
     pub registry: Registry,
     /// The retained messages.
-    pub keeper: Keeper,
+    pub retained: Retained<Frame>,
     /// What it tells others.
     pub hooks: Hooks,
-    /// Its tasks, connections included.
+    /// What every message counts in.
+    pub counters: metrics::PerMessage,
+    /// Its tasks: wills and commands.
     pub tasks: TaskTracker,
     bus: Bus,
     commands: Arc<Semaphore>,
@@ -81,8 +84,12 @@ impl Hub {
         let hub = Self {
             access: Access::default(),
             registry: Registry::new(shards, limits.clone(), settings.policy.overflow),
-            keeper: Keeper::new(&limits),
+            retained: Retained::new(RetainedLimits {
+                max_messages: limits.retained_messages,
+                max_bytes: limits.retained_bytes,
+            }),
             hooks,
+            counters: metrics::PerMessage::new(),
             tasks: TaskTracker::new(),
             bus,
             commands: Arc::new(Semaphore::new(limits.commands_at_once)),
@@ -119,12 +126,37 @@ impl Hub {
         topic: TopicName,
         frame: Frame,
     ) -> Result<Routed, BusError> {
-        if frame.retain() && self.keeper.set(&frame) == Keeping::Full {
-            metrics::dropped(metrics::Drop::RetainedFull, 1);
+        if frame.retain() {
+            self.retain(&topic, &frame);
         }
         self.bus
             .publish(shard, &topic, frame.octets().clone())
             .await
+    }
+
+    /// Set, replace or (with an empty payload) clear the retained message of a topic (3.3.1.3).
+    fn retain(&self, topic: &TopicName, frame: &Frame) {
+        if frame.payload().is_empty() {
+            self.retained.clear(topic);
+            return;
+        }
+        // The topic is a slice of the packet: copied, so that the store does not keep the packet.
+        let text = ByteString::from(topic.as_str());
+        let Ok(topic) = TopicName::parse(text, &self.limits.topics) else {
+            return;
+        };
+        let octets = frame.octets().len();
+        let kept = self.retained.set(
+            &topic,
+            frame.clone(),
+            octets,
+            frame.expires_at(),
+            self.now(),
+        );
+        if let Err(error) = kept {
+            metrics::dropped(metrics::Drop::RetainedFull, 1);
+            tracing::debug!(%error, "a message is not retained");
+        }
     }
 
     /// Publish a will, in a task of its own.

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use bytestring::ByteString;
 
-use super::settings::{ClientIdPolicy, IdentityPolicy};
+use super::settings::{Administrators, ClientIdPolicy, IdentityPolicy, Policy};
 use crate::ca::id::{CaKeyId, CertSerial};
 use crate::tls::live::{Cut, LivePeer};
 use crate::tls::peer::{Purpose, VerifiedPeer};
@@ -51,7 +51,7 @@ enum OwnerName {
 
 impl Owner {
     /// The owner that this peer is.
-    pub fn of(peer: &VerifiedPeer, policy: IdentityPolicy) -> Self {
+    pub fn of(peer: &VerifiedPeer, policy: IdentityPolicy, named: &Administrators) -> Self {
         let name = match (policy, peer.common_name()) {
             (IdentityPolicy::Name, Some(name)) => OwnerName::CommonName(name.to_owned()),
             (IdentityPolicy::Certificate, _) | (IdentityPolicy::Name, None) => {
@@ -59,7 +59,7 @@ impl Owner {
             }
         };
         Self {
-            administrator: is_administrator(peer),
+            administrator: is_administrator(peer, named),
             issuer: peer.issuer(),
             name,
         }
@@ -71,20 +71,23 @@ impl Owner {
     }
 }
 
-/// Whether the peer was let in by a CA of administrators.
-pub fn is_administrator(peer: &VerifiedPeer) -> bool {
-    match peer.purpose() {
-        Purpose::Device => false,
-        Purpose::Admin => true,
+/// Whether the peer was let in by a CA of administrators, and is one of them.
+pub fn is_administrator(peer: &VerifiedPeer, named: &Administrators) -> bool {
+    match (peer.purpose(), named) {
+        (Purpose::Device, _) => false,
+        (Purpose::Admin, Administrators::All) => true,
+        (Purpose::Admin, Administrators::Named(names)) => peer
+            .common_name()
+            .is_some_and(|own| names.iter().any(|name| name == own)),
     }
 }
 
 /// Whether the peer may call itself this. Administrators may take any id that is free.
-pub fn may_use(peer: &VerifiedPeer, client_id: &str, policy: ClientIdPolicy) -> bool {
-    if is_administrator(peer) {
+pub fn may_use(peer: &VerifiedPeer, client_id: &str, policy: &Policy) -> bool {
+    if is_administrator(peer, &policy.administrators) {
         return true;
     }
-    match (policy, peer.common_name()) {
+    match (policy.client_id, peer.common_name()) {
         (ClientIdPolicy::Any, _) => true,
         (_, None) => false,
         (ClientIdPolicy::CommonName, Some(name)) => client_id == name,

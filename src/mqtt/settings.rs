@@ -76,6 +76,8 @@ pub struct Limits {
 /// What is decided one way or the other; the stricter way first.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
+    /// Which peers of an administrators' CA are administrators.
+    pub administrators: Administrators,
     /// Which client ids a device may use.
     pub client_id: ClientIdPolicy,
     /// What two certificates have in common if they are of the same device.
@@ -86,6 +88,16 @@ pub struct Policy {
     pub will_on_cut: WillOnCut,
     /// What happens to the session of a device that is cut.
     pub session_on_cut: SessionOnCut,
+}
+
+/// Which peers of an administrators' CA are administrators. The others are clients like any.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Administrators {
+    /// Those with one of these common names.
+    Named(Vec<String>),
+    /// All of them.
+    #[default]
+    All,
 }
 
 /// Which client ids a device may use.

@@ -43,6 +43,9 @@ families! {
     describe_counter "portcullis_handshakes_total" "TLS handshakes by outcome: accepted, timeout, tls, or the reason for which a certificate was refused.";
     describe_histogram "portcullis_handshake_seconds" "Time from the start of a TLS handshake to its outcome.";
     describe_counter "portcullis_devices_unrecorded_total" "Device certificates that were let in but not recorded at once, because too many new ones came at a time; they are recorded at a later connection.";
+    describe_counter "portcullis_admin_calls_total" "Calls of the admin API by door, operation and result code.";
+    describe_histogram "portcullis_admin_call_seconds" "Time from the request to the answer of admin calls.";
+    describe_counter "portcullis_admin_connections_total" "Connections to the admin address by what became of them.";
     describe_gauge "portcullis_mqtt_connections" "MQTT connections now.";
     describe_counter "portcullis_mqtt_connections_ended_total" "MQTT connections that ended, by reason.";
     describe_counter "portcullis_mqtt_connections_over_limit_total" "Connections that were closed at once because there are too many.";
@@ -88,13 +91,10 @@ mod tests {
                     && !path.ends_with("telemetry/metrics.rs")
                 {
                     let text = std::fs::read_to_string(&path).unwrap();
-                    for part in text.split("!(").skip(1) {
-                        let name = part.trim_start().strip_prefix('"');
-                        let name = name.and_then(|part| part.split('"').next());
-                        if let Some(name) = name
-                            && name.starts_with("portcullis_")
-                        {
-                            found.insert(name.to_owned());
+                    for quoted in text.split('"') {
+                        let plain = |c: char| c.is_ascii_lowercase() || "_.".contains(c);
+                        if quoted.starts_with("portcullis_") && quoted.chars().all(plain) {
+                            found.insert(quoted.to_owned());
                         }
                     }
                 }

@@ -236,6 +236,18 @@ impl Lanes {
         }
     }
 
+    /// Take the way to the router away from a source, to lose what it sends next.
+    #[cfg(test)]
+    pub(super) fn take_outlet(&self, source: usize) -> Option<(u64, Outlet)> {
+        lock(&self.sources[source]).outlet.take()
+    }
+
+    /// Undo [`Lanes::take_outlet`].
+    #[cfg(test)]
+    pub(super) fn put_outlet(&self, source: usize, outlet: Option<(u64, Outlet)>) {
+        lock(&self.sources[source]).outlet = outlet;
+    }
+
     /// Room for a message; `None` if nobody receives there any more.
     async fn admit(
         &self,

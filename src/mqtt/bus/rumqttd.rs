@@ -20,23 +20,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
+use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{Packet, PingReq, Publish};
 use rumqttd::{Notification, Router, RouterConfig};
+
+use super::StartError;
 
 /// The router's thread has ended, or has dropped the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the router is gone")]
 pub(super) struct RouterGone;
-
-/// Why there is no new router.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum OpenError {
-    #[error("a link to the router: {0}")]
-    Link(#[from] LinkError),
-    #[error("the router did not confirm the subscription of a shard in time")]
-    Unconfirmed,
-}
 
 /// The links of all shards to a running router.
 #[derive(Debug)]
@@ -72,7 +65,7 @@ pub(super) fn open(
     shards: usize,
     log_bytes: usize,
     limit: Duration,
-) -> Result<(Links, Heart), OpenError> {
+) -> Result<(Links, Heart), StartError> {
     let router = Router::new(
         0,
         RouterConfig {
@@ -84,7 +77,11 @@ pub(super) fn open(
         },
     );
     let sender = router.spawn();
-    let link = |name: &str| LinkBuilder::new(name, sender.clone()).build();
+    let link = |name: &str| {
+        LinkBuilder::new(name, sender.clone())
+            .build()
+            .map_err(|_| StartError::Died)
+    };
     let channels: Arc<[Bytes]> = (0..shards).map(|shard| channel(shard).into()).collect();
 
     let (link_tx, link_rx, _) = link("heart")?;
@@ -99,14 +96,20 @@ pub(super) fn open(
     let mut inlets = Vec::with_capacity(shards);
     for shard in 0..shards {
         let (mut link_tx, mut link_rx, _) = link(&format!("shard-{shard}"))?;
-        link_tx.try_subscribe(channel(shard))?;
+        link_tx
+            .try_subscribe(channel(shard))
+            .map_err(|_| StartError::Died)?;
         // A publish to a channel that nobody is subscribed to yet would vanish.
         let deadline = Instant::now() + limit;
         loop {
             match link_rx.recv_deadline(deadline) {
                 Ok(Some(Notification::DeviceAck(_))) => break,
                 Ok(_) => {}
-                Err(_) => return Err(OpenError::Unconfirmed),
+                Err(_) => {
+                    return Err(StartError::Silent {
+                        waited_ms: limit.as_millis(),
+                    });
+                }
             }
         }
         outlets.push(Outlet {

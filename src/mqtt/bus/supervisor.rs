@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::BusError;
+use super::StartError;
 use super::lanes::{Cause, Lanes, Progress, Trouble};
 use super::rumqttd::{self, Heart, Links, RouterGone};
 
 /// Open the first router.
-pub(super) async fn start(lanes: &Lanes) -> Result<Heart, BusError> {
-    let (links, heart) = open(lanes).await.map_err(BusError::Start)?;
+pub(super) async fn start(lanes: &Lanes) -> Result<Heart, StartError> {
+    let (links, heart) = open(lanes).await?;
     lanes.install(FIRST_EPOCH, links);
     Ok(heart)
 }
@@ -110,7 +110,7 @@ async fn replace(lanes: &Lanes, epoch: u64) -> Heart {
             }
             Err(error) => {
                 metrics::counter!("portcullis_bus_router_open_failures_total").increment(1);
-                tracing::error!(epoch, error, "no new router yet; trying again");
+                tracing::error!(epoch, %error, "no new router yet; trying again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LAST_PAUSE);
             }
@@ -120,7 +120,7 @@ async fn replace(lanes: &Lanes, epoch: u64) -> Heart {
 
 /// Opening blocks, for ever if the router dies meanwhile, so it has a thread that nobody joins:
 /// a runtime waits for its own blocking threads when it shuts down.
-async fn open(lanes: &Lanes) -> Result<(Links, Heart), String> {
+async fn open(lanes: &Lanes) -> Result<(Links, Heart), StartError> {
     let shards = lanes.settings.shards;
     let log_bytes = lanes.settings.window_bytes;
     let limit = lanes.settings.stuck_after;
@@ -130,12 +130,13 @@ async fn open(lanes: &Lanes) -> Result<(Links, Heart), String> {
         .spawn(move || {
             // It fails if nobody waits any more.
             let _ = done.send(rumqttd::open(shards, log_bytes, limit));
-        })
-        .map_err(|error| error.to_string())?;
+        })?;
     match tokio::time::timeout(limit, opened).await {
-        Ok(Ok(result)) => result.map_err(|error| error.to_string()),
-        Ok(Err(_)) => Err("its thread ended while links were opened".to_owned()),
-        Err(_) => Err(format!("no answer within {} ms", limit.as_millis())),
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(StartError::Died),
+        Err(_) => Err(StartError::Silent {
+            waited_ms: limit.as_millis(),
+        }),
     }
 }
 

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::*;
 use crate::mqtt::topics::{Subscription, TopicLimits};
@@ -30,6 +31,13 @@ async fn take(link: &mut ShardLink, count: usize) -> Vec<Delivery> {
     }
     assert_eq!(taken.len(), count, "more arrived than was published");
     taken
+}
+
+/// All messages that all shards have taken.
+fn taken(bus: &Bus) -> u64 {
+    let all = bus.lanes.destinations.iter();
+    all.flat_map(|to| (0..bus.shards()).map(|from| to.taken_from(from)))
+        .sum()
 }
 
 #[tokio::test]
@@ -233,6 +241,78 @@ async fn a_hundred_thousand_topics_leave_nothing_behind() {
     assert_eq!((progress[0].sent, progress[0].taken), (100_000, 100_000));
 }
 
+/// Publish numbered messages, one of which the router never gets.
+async fn publish_and_lose(bus: &Bus, count: u8, lost: u8) {
+    for number in 0..count {
+        let outlet = (number == lost).then(|| bus.lanes.take_outlet(0));
+        let frame = Bytes::copy_from_slice(&[number]);
+        bus.publish(0, &topic("a"), frame).await.unwrap();
+        if let Some(outlet) = outlet {
+            bus.lanes.put_outlet(0, outlet);
+        }
+    }
+}
+
+fn numbers(deliveries: &[Delivery]) -> Vec<u8> {
+    deliveries.iter().map(|got| got.frame[0]).collect()
+}
+
+#[tokio::test]
+async fn a_router_that_skips_a_message_is_replaced_and_the_rest_arrives_in_order() {
+    let (bus, mut links) = Bus::start(settings(2)).await.unwrap();
+    bus.subscribe(1, &filter("#")).unwrap();
+    publish_and_lose(&bus, 10, 4).await;
+    let got = take(&mut links[1], 10).await;
+    assert_eq!(numbers(&got), (0..10).collect::<Vec<_>>());
+    assert_eq!(bus.routers(), 2);
+}
+
+#[tokio::test]
+async fn a_router_that_keeps_the_last_message_back_is_replaced() {
+    let impatient = BusSettings {
+        stuck_after: Duration::from_millis(200),
+        ..settings(2)
+    };
+    let (bus, mut links) = Bus::start(impatient).await.unwrap();
+    bus.subscribe(1, &filter("#")).unwrap();
+    publish_and_lose(&bus, 3, 2).await;
+    let got = take(&mut links[1], 3).await;
+    assert_eq!(numbers(&got), [0, 1, 2]);
+    assert!(bus.routers() >= 2);
+}
+
+#[tokio::test]
+async fn a_shard_that_takes_its_time_loses_nothing_to_the_rotation_of_the_log() {
+    let (bus, mut links) = Bus::start(settings(3)).await.unwrap();
+    bus.subscribe(0, &filter("#")).unwrap();
+    for size in [1, 50, 400, 5_000] {
+        let publishers: Vec<_> = (0..3)
+            .map(|shard| {
+                let bus = bus.clone();
+                tokio::spawn(async move {
+                    for _ in 0..2_000 {
+                        let frame = Bytes::from(vec![0; size]);
+                        bus.publish(shard, &topic("a"), frame).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        let mut taken = 0;
+        while taken < 6_000 {
+            // The window fills up before each batch is taken.
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+            taken += links[0].recv().await.len();
+        }
+        assert_eq!(taken, 6_000);
+        for publisher in publishers {
+            publisher.await.unwrap();
+        }
+    }
+    assert_eq!(bus.routers(), 1);
+}
+
 /// Several publishers on each of several shards, receivers on all, and the router killed for
 /// real again and again: everything arrives, once, in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,7 +350,7 @@ async fn a_router_killed_again_and_again_loses_and_doubles_nothing() {
         .map(|mut link| {
             tokio::spawn(async move {
                 let wanted = |number: &u32| {
-                    number % 4 == 0 || (*number % 4) as usize % SHARDS == link.shard()
+                    number.is_multiple_of(4) || (*number % 4) as usize % SHARDS == link.shard()
                 };
                 let numbers: Vec<u32> = (0..MESSAGES).filter(wanted).collect();
                 let total = numbers.len() * SHARDS * PUBLISHERS as usize;
@@ -278,7 +358,7 @@ async fn a_router_killed_again_and_again_loses_and_doubles_nothing() {
                 for delivery in take(&mut link, total).await {
                     let publisher = u32::from_be_bytes(delivery.frame[..4].try_into().unwrap());
                     let number = u32::from_be_bytes(delivery.frame[4..8].try_into().unwrap());
-                    let filters = if number % 4 == 0 { 2 } else { 1 };
+                    let filters = if number.is_multiple_of(4) { 2 } else { 1 };
                     assert_eq!(delivery.filters().count(), filters);
                     got.entry((delivery.source, publisher))
                         .or_default()
@@ -295,8 +375,12 @@ async fn a_router_killed_again_and_again_loses_and_doubles_nothing() {
     let killer = {
         let bus = bus.clone();
         tokio::spawn(async move {
-            loop {
-                let epoch = bus.lanes.epoch();
+            // Now in the middle of what is being sent again, now much later.
+            for some in [1, 700, 1, 13, 900, 150].into_iter().cycle() {
+                let (epoch, before) = (bus.lanes.epoch(), taken(&bus));
+                while taken(&bus) < before + some {
+                    tokio::task::yield_now().await;
+                }
                 bus.kill_router_for_tests();
                 while bus.lanes.epoch() == epoch {
                     tokio::task::yield_now().await;

@@ -99,11 +99,11 @@ where
             return Err((reason::BAD_AUTH_METHOD, words));
         }
         let assigned = self.name(connect)?;
-        if !may_use(peer, &connect.client_id, policy.client_id) {
+        if !may_use(peer, &connect.client_id, policy) {
             let words = "the certificate does not allow this client id";
             return Err((reason::NOT_AUTHORIZED, words));
         }
-        let owner = Owner::of(peer, policy.identity);
+        let owner = Owner::of(peer, policy.identity, &policy.administrators);
         let will = match connect.will.take() {
             None => None,
             Some(will) => Some(self.check_will(&owner, will)?),

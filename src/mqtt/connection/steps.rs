@@ -8,7 +8,8 @@ use std::task::Poll;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Connection, End, Publishing};
+use super::end::End;
+use super::{Connection, Publishing};
 use crate::mqtt::access::{Permission, Publishing as Purpose};
 use crate::mqtt::bus::{BusError, Routed};
 use crate::mqtt::frame::{Audience, Message};
@@ -105,7 +106,7 @@ where
         };
         match result {
             Ok(routed) => {
-                metrics::published();
+                self.hub.counters.received.increment(1);
                 let code = match routed.filters + routed.shares {
                     0 => reason::NO_MATCHING_SUBSCRIBERS,
                     _ => reason::SUCCESS,
@@ -129,7 +130,9 @@ where
     /// the connection ends (MQTT 3.1.1, 3.3.5).
     fn deny(&mut self, cell: &Cell, id: Option<NonZeroU16>, qos: QoS) -> Result<(), End> {
         metrics::denied("publish");
-        tracing::info!("a publish was denied");
+        if !std::mem::replace(&mut self.denial_told, true) {
+            tracing::info!("the client published where it may not; told once for each connection");
+        }
         match self.decoder.version() {
             Some(Version::V5) => {
                 cell.session().published(id, qos, reason::NOT_AUTHORIZED);
@@ -158,9 +161,9 @@ where
             });
         }
         cell.session().subscribed(wanted.id, codes);
-        let (now, most) = (self.hub.now(), self.hub.limits.queue_messages);
+        let now = self.hub.now();
         for (subscription, place) in renewed {
-            let retained = self.hub.keeper.matching(subscription.filter(), now, most);
+            let retained = self.hub.retained.matching(subscription.filter(), now);
             let mut session = cell.session();
             for frame in retained {
                 let taken = session.deliver_retained(&frame, place);
@@ -185,7 +188,6 @@ where
             .subscribe(administrator, subscription.filter());
         if permission == Permission::Denied {
             metrics::denied("subscribe");
-            tracing::info!("a subscription was denied");
             return reason::NOT_AUTHORIZED;
         }
         let (known, count) = {
@@ -217,7 +219,8 @@ where
             (Subscription::Plain(_), RetainHandling::Always) => true,
             (Subscription::Plain(_), RetainHandling::IfNew) => known.is_none(),
         };
-        if send_retained {
+        // Once for each packet, however often the packet names the filter.
+        if send_retained && renewed.iter().all(|(_, other)| *other != place) {
             renewed.push((subscription, place));
         }
         options.qos.value()
@@ -246,9 +249,9 @@ where
 }
 
 /// Whether the future is ready at once.
-async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output>
+async fn poll_once<F>(mut future: Pin<&mut F>) -> Poll<F::Output>
 where
-    F: ?Sized,
+    F: Future + ?Sized,
 {
     std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }

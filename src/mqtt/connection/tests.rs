@@ -1,1 +1,9 @@
+//! Whole conversations over in-memory streams, with `rmqtt-codec` as the client's side.
 
+mod control;
+mod gate;
+mod harness;
+mod messages;
+mod rules;
+mod sessions;
+mod v3;

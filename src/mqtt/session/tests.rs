@@ -1,1 +1,192 @@
+use std::num::NonZeroU16;
+use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
+
+use super::message::{Message, SharedBudget};
+use super::*;
+use crate::mqtt::bus::SessionKey;
+use crate::mqtt::frame::{self, Audience, Frame};
+use crate::mqtt::topics::TopicName;
+use crate::mqtt::wire::{Ack, AckKind, Incoming};
+
+pub(super) fn session(limits: Limits, overflow: Overflow, budget: &Arc<SharedBudget>) -> Session {
+    let limits = Arc::new(limits);
+    Session::new(
+        SessionKey(1),
+        "c".into(),
+        false,
+        limits,
+        overflow,
+        budget.clone(),
+    )
+}
+
+pub(super) fn connect(receive_maximum: u16) -> Connect {
+    Connect {
+        version: Version::V5,
+        clean_start: false,
+        keep_alive: 0,
+        client_id: "c".into(),
+        session_expiry: 100,
+        receive_maximum,
+        max_packet: u32::MAX,
+        alias_maximum: 0,
+        wants_auth: false,
+        will: None,
+    }
+}
+
+pub(super) fn frame(topic: &str, payload: &[u8], expires_at: Option<u64>) -> Frame {
+    frame::Message {
+        qos: QoS::ExactlyOnce,
+        retain: false,
+        audience: Audience::Everybody,
+        publisher: 7,
+        expires_at,
+        topic: &TopicName::parse(topic.to_owned(), &Default::default()).unwrap(),
+        properties: &[],
+        payload,
+    }
+    .encode()
+}
+
+pub(super) fn queued(frame: Frame, qos: QoS) -> Message {
+    Message {
+        frame,
+        qos,
+        retain: false,
+        subscription_ids: Vec::new(),
+    }
+}
+
+fn small(messages: usize) -> Limits {
+    Limits {
+        queue_messages: messages,
+        ..Limits::default()
+    }
+}
+
+fn will(delay: u32) -> Option<(TopicName, Will)> {
+    let topic = TopicName::parse("w", &Default::default()).unwrap();
+    let will = Will {
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: "w".into(),
+        payload: Bytes::new(),
+        delay,
+        expiry: None,
+        properties: Bytes::new(),
+        declared_text: false,
+    };
+    Some((topic, will))
+}
+
+#[test]
+fn a_full_queue_drops_by_policy_and_counts() {
+    for (overflow, kept) in [(Overflow::DropNewest, b"AB"), (Overflow::DropOldest, b"DE")] {
+        let budget = Arc::new(SharedBudget::new(1 << 20));
+        let mut session = session(small(2), overflow, &budget);
+        session.connect(&connect(10), None, 100);
+        let dropped: usize = (b'A'..=b'E')
+            .map(|payload| {
+                let message = queued(frame("t", &[payload], None), QoS::AtLeastOnce);
+                session.enqueue(message).dropped
+            })
+            .sum();
+        assert_eq!(dropped, 3);
+        let mut out = BytesMut::new();
+        assert_eq!(session.transmit(0, &mut out, 1 << 20).messages, 2);
+        let payloads: Vec<u8> = out.iter().copied().filter(u8::is_ascii_uppercase).collect();
+        assert_eq!(payloads, kept);
+    }
+}
+
+#[test]
+fn octets_are_given_back_to_the_budget() {
+    let budget = Arc::new(SharedBudget::new(10_000));
+    let mut session = session(Limits::default(), Overflow::DropNewest, &budget);
+    session.connect(&connect(10), None, 100);
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        assert!(
+            session
+                .enqueue(queued(frame("t", b"x", Some(5)), qos))
+                .queued
+        );
+    }
+    assert!(
+        !session
+            .enqueue(queued(frame("t", &[0; 10_000], None), QoS::AtLeastOnce))
+            .queued
+    );
+    let mut out = BytesMut::new();
+    session.transmit(0, &mut out, 1 << 20);
+    for (kind, id) in [
+        (AckKind::PubAck, 1),
+        (AckKind::PubRec, 2),
+        (AckKind::PubComp, 2),
+    ] {
+        let id = NonZeroU16::new(id).unwrap();
+        session
+            .on_packet(
+                Incoming::Ack(Ack {
+                    kind,
+                    id,
+                    reason: 0,
+                }),
+                0,
+            )
+            .unwrap();
+    }
+    assert_eq!((budget.used(), session.waiting()), (0, 0));
+    session.enqueue(queued(frame("t", b"x", None), QoS::AtMostOnce));
+    session.enqueue(queued(frame("t", b"x", None), QoS::AtLeastOnce));
+    assert!(budget.used() > 0);
+    drop(session);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn what_has_expired_is_not_sent_and_the_rest_says_how_long_it_lasts() {
+    let budget = Arc::new(SharedBudget::new(1 << 20));
+    let mut session = session(Limits::default(), Overflow::DropNewest, &budget);
+    session.connect(&connect(10), None, 100);
+    session.enqueue(queued(frame("t", b"old", Some(1_000)), QoS::AtLeastOnce));
+    session.enqueue(queued(frame("t", b"new", Some(9_500)), QoS::AtLeastOnce));
+    let mut out = BytesMut::new();
+    let sent = session.transmit(2_000, &mut out, 1 << 20);
+    assert_eq!((sent.messages, sent.expired), (1, 1));
+    // Topic "t", packet id 1, one property: expiry of 8 seconds.
+    assert_eq!(
+        &out[..],
+        b"\x32\x0e\x00\x01t\x00\x01\x05\x02\x00\x00\x00\x08new"
+    );
+}
+
+#[test]
+fn wills_and_expiry_fall_due_in_their_order() {
+    let budget = Arc::new(SharedBudget::new(1 << 20));
+    let mut session = session(Limits::default(), Overflow::DropNewest, &budget);
+    // The delay is shorter than the session lasts.
+    session.connect(&connect(10), will(5), 10);
+    assert!(session.disconnect(Departure::Lost, 1_000).will.is_none());
+    assert_eq!(session.deadline(), Some(6_000));
+    let due = session.on_time(6_000);
+    assert!(due.will.is_some() && !due.ended);
+    assert_eq!(session.deadline(), Some(11_000));
+    assert!(session.on_time(11_000).ended);
+    // The delay is longer: the end of the session is the end of the delay.
+    session.connect(&connect(10), will(50), 10);
+    session.disconnect(Departure::Lost, 0);
+    assert_eq!(session.deadline(), Some(10_000));
+    let due = session.on_time(10_000);
+    assert!(due.will.is_some() && due.ended);
+    // For ever, and without a will.
+    session.connect(&connect(10), None, u32::MAX);
+    session.disconnect(Departure::Lost, 0);
+    assert_eq!(session.deadline(), None);
+    // No session beyond the connection.
+    session.connect(&connect(10), will(50), 0);
+    let due = session.disconnect(Departure::Lost, 0);
+    assert!(due.will.is_some() && due.ended);
+}

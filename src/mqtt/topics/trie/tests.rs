@@ -105,7 +105,7 @@ fn a_hundred_thousand_filters_come_and_go_and_leave_nothing() {
         format!(
             "fleet/{}/+/device-{i}/{}",
             i % 97,
-            if i % 3 == 0 { "#" } else { "x" }
+            if i.is_multiple_of(3) { "#" } else { "x" }
         )
     };
     for i in 0..100_000 {

@@ -1,0 +1,169 @@
+use rmqtt_codec::types::QoS;
+use rmqtt_codec::v5;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::harness::*;
+use crate::mqtt::hub::Hooks;
+use crate::mqtt::settings::{SessionOnCut, Settings, WillOnCut};
+use crate::tls::live::Cut;
+
+fn mortal(id: &'static str) -> v5::Connect {
+    v5::Connect {
+        session_expiry_interval_secs: 1_000,
+        clean_start: false,
+        last_will: Some(v5::LastWill {
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: "will".into(),
+            message: "cut".into(),
+            will_delay_interval_sec: Some(500),
+            correlation_data: None,
+            message_expiry_interval: None,
+            content_type: None,
+            user_properties: Vec::new(),
+            is_utf8_payload: None,
+            response_topic: None,
+        }),
+        ..connect5(id)
+    }
+}
+
+#[tokio::test]
+async fn a_cut_ends_the_connection_and_publishes_the_will_at_once() {
+    let world = World::start().await;
+    let mut watcher = world.simple5("w").await;
+    watcher.subscribe("will", QoS::AtLeastOnce).await;
+    let (mut client, _) = world.connect5(&device("c"), mortal("c")).await;
+    client.subscribe("a", QoS::AtLeastOnce).await;
+    client.cut.send(Some(Cut::CaInactive)).unwrap();
+    assert_eq!(client.farewell().await, 0x98);
+    assert_eq!(&watcher.message().await.payload[..], b"cut");
+    world.until_away("c").await;
+    assert_eq!(world.broker.session("c").unwrap().subscriptions, 1);
+}
+
+#[tokio::test]
+async fn a_cut_can_discard_the_session_and_its_will() {
+    let mut settings = Settings::default();
+    settings.policy.will_on_cut = WillOnCut::Suppress;
+    settings.policy.session_on_cut = SessionOnCut::Discard;
+    let world = World::with(settings, Hooks::default()).await;
+    let mut watcher = world.simple5("w").await;
+    watcher.subscribe("will", QoS::AtLeastOnce).await;
+    let (mut client, _) = world.connect5(&device("c"), mortal("c")).await;
+    client.cut.send(Some(Cut::DeviceInactive)).unwrap();
+    assert_eq!(client.farewell().await, 0x98);
+    world.until("c", |session| session.is_none()).await;
+    watcher.settle().await;
+}
+
+#[tokio::test]
+async fn nothing_is_processed_after_a_cut() {
+    let world = World::start().await;
+    let mut watcher = world.simple5("w").await;
+    watcher.subscribe("a", QoS::AtLeastOnce).await;
+    let mut client = world.simple5("c").await;
+    client.cut.send(Some(Cut::CaDeleted)).unwrap();
+    client.send(message("a", QoS::AtLeastOnce, "late")).await;
+    client.send(message("a", QoS::AtLeastOnce, "later")).await;
+    assert_eq!(client.farewell().await, 0x98);
+    watcher.settle().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_all_the_same() {
+    let world = World::start().await;
+    let (stream, cut) = world.dial_with(&device("c"), 64);
+    let mut client = Client5::new(stream, cut);
+    client.send(connect5("c")).await;
+    client.recv().await;
+    client.subscribe("a", QoS::AtMostOnce).await;
+    let mut publisher = world.simple5("p").await;
+    for _ in 0..64 {
+        publisher
+            .publish(message(
+                "a",
+                QoS::AtLeastOnce,
+                "0123456789012345678901234567890123456789",
+            ))
+            .await;
+    }
+    client.cut.send(Some(Cut::CaInactive)).unwrap();
+    world.until("c", |session| session.is_none()).await;
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, client.stream.read_to_end(&mut rest))
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_is_cut_before_connect_gets_no_session() {
+    let world = World::start().await;
+    let (mut stream, cut) = world.dial(&device("c"));
+    cut.send(Some(Cut::CaInactive)).unwrap();
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(rest.is_empty());
+    assert_eq!(world.broker.sessions(), 0);
+}
+
+#[tokio::test]
+async fn shutdown_says_so() {
+    let world = World::start().await;
+    let mut client = world.simple5("c").await;
+    world.shutdown.cancel();
+    assert_eq!(client.farewell().await, 0x8B);
+}
+
+#[tokio::test]
+async fn a_silent_client_is_let_go_after_the_keep_alive() {
+    let world = World::start().await;
+    let connect = v5::Connect {
+        keep_alive: 1,
+        ..connect5("c")
+    };
+    let (mut client, _) = world.connect5(&device("c"), connect).await;
+    assert_eq!(client.farewell().await, 0x8D);
+}
+
+#[tokio::test]
+async fn connect_must_come_in_time() {
+    let mut settings = Settings::default();
+    settings.limits.connect_timeout = std::time::Duration::from_millis(20);
+    let world = World::with(settings, Hooks::default()).await;
+    let (mut stream, _cut) = world.dial(&device("c"));
+    stream.write_all(&[0x10]).await.unwrap();
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn a_slow_consumer_is_let_go() {
+    let mut settings = Settings::default();
+    settings.limits.write_timeout = std::time::Duration::from_millis(50);
+    let world = World::with(settings, Hooks::default()).await;
+    let (stream, cut) = world.dial_with(&device("c"), 64);
+    let mut client = Client5::new(stream, cut);
+    client.send(connect5("c")).await;
+    client.recv().await;
+    client.subscribe("a", QoS::AtMostOnce).await;
+    let mut publisher = world.simple5("p").await;
+    for _ in 0..8 {
+        publisher
+            .publish(message(
+                "a",
+                QoS::AtLeastOnce,
+                "0123456789012345678901234567890123456789",
+            ))
+            .await;
+    }
+    world.until("c", |session| session.is_none()).await;
+}

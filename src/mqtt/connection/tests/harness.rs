@@ -1,0 +1,432 @@
+//! A broker without sockets, and clients of both versions.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rmqtt_codec::types::QoS;
+use rmqtt_codec::{v3, v5};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::watch;
+use tokio_util::codec::{Decoder, Encoder};
+use tokio_util::sync::CancellationToken;
+
+use crate::ca::id::{CaKeyId, CertSerial};
+use crate::ca::path::Admitted;
+use crate::ca::registry::DeviceKey;
+use crate::mqtt::Broker;
+use crate::mqtt::bus::BusSettings;
+use crate::mqtt::connection;
+use crate::mqtt::hub::Hooks;
+use crate::mqtt::identity::Peer;
+use crate::mqtt::settings::Settings;
+use crate::tls::live::Cut;
+use crate::tls::peer::{Purpose, VerifiedPeer};
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) struct World {
+    pub(super) broker: Broker,
+    pub(super) shutdown: CancellationToken,
+}
+
+/// Who connects.
+#[derive(Clone)]
+pub(super) struct Who {
+    pub(super) name: &'static str,
+    pub(super) serial: u8,
+    pub(super) issuer: u8,
+    pub(super) purpose: Purpose,
+}
+
+pub(super) fn device(name: &'static str) -> Who {
+    Who {
+        name,
+        serial: 1,
+        issuer: 1,
+        purpose: Purpose::Device,
+    }
+}
+
+pub(super) fn admin() -> Who {
+    Who {
+        name: "admin",
+        serial: 9,
+        issuer: 9,
+        purpose: Purpose::Admin,
+    }
+}
+
+struct TestPeer {
+    verified: VerifiedPeer,
+    cut: watch::Receiver<Option<Cut>>,
+}
+
+impl Peer for TestPeer {
+    fn verified(&self) -> &VerifiedPeer {
+        &self.verified
+    }
+    fn cut(&self) -> Option<Cut> {
+        *self.cut.borrow()
+    }
+    async fn until_cut(&self) -> Cut {
+        let mut cut = self.cut.clone();
+        match cut.wait_for(Option::is_some).await.map(|cut| *cut) {
+            Ok(Some(cut)) => cut,
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+fn verified(who: &Who) -> VerifiedPeer {
+    let serial = |octet| CertSerial::from_be_bytes(&[octet]).unwrap();
+    let key = CaKeyId::from_bytes([who.issuer; 32]);
+    let device = DeviceKey {
+        issuer: key,
+        serial: serial(who.serial),
+    };
+    let ca_sn = serial(who.issuer);
+    let admitted = Admitted::for_test(who.purpose, device, ca_sn, Some(who.name));
+    VerifiedPeer::new("post-cn-test".parse().unwrap(), admitted)
+}
+
+impl World {
+    pub(super) async fn start() -> Self {
+        Self::with(Settings::default(), Hooks::default()).await
+    }
+
+    pub(super) async fn with(mut settings: Settings, hooks: Hooks) -> Self {
+        settings.bus = BusSettings {
+            shards: 2,
+            ..BusSettings::default()
+        };
+        Self {
+            broker: Broker::start(settings, hooks).await.unwrap(),
+            shutdown: CancellationToken::new(),
+        }
+    }
+
+    /// A connection of this peer, with a buffer of so many octets each way.
+    pub(super) fn dial_with(
+        &self,
+        who: &Who,
+        buffer: usize,
+    ) -> (DuplexStream, watch::Sender<Option<Cut>>) {
+        let (near, far) = tokio::io::duplex(buffer);
+        let (sender, cut) = watch::channel(None);
+        let peer = TestPeer {
+            verified: verified(who),
+            cut,
+        };
+        let (hub, shutdown) = (self.broker.hub().clone(), self.shutdown.clone());
+        let remote: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        tokio::spawn(async move { connection::run(&hub, far, peer, remote, &shutdown).await });
+        (near, sender)
+    }
+
+    pub(super) fn dial(&self, who: &Who) -> (DuplexStream, watch::Sender<Option<Cut>>) {
+        self.dial_with(who, 1 << 20)
+    }
+
+    /// An MQTT 5 client that has sent this CONNECT.
+    pub(super) async fn client5(&self, who: &Who, connect: v5::Connect) -> Client5 {
+        let (stream, cut) = self.dial(who);
+        let mut client = Client5::new(stream, cut);
+        client.send(connect).await;
+        client
+    }
+
+    /// An MQTT 5 client that is connected, and whether its session existed.
+    pub(super) async fn connect5(
+        &self,
+        who: &Who,
+        connect: v5::Connect,
+    ) -> (Client5, v5::ConnectAck) {
+        let mut client = self.client5(who, connect).await;
+        match client.recv().await {
+            v5::Packet::ConnectAck(ack) => {
+                assert_eq!(ack.reason_code, v5::ConnectAckReason::Success);
+                (client, *ack)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) async fn simple5(&self, id: &'static str) -> Client5 {
+        self.connect5(&device(id), connect5(id)).await.0
+    }
+
+    /// A 3.1.1 client that is connected.
+    pub(super) async fn connect3(&self, who: &Who, connect: v3::Connect) -> (Client3, bool) {
+        let (stream, cut) = self.dial(who);
+        let mut client = Client3::new(stream, cut);
+        client.send(connect).await;
+        match client.recv().await {
+            v3::Packet::ConnectAck(ack) => {
+                assert_eq!(ack.return_code, v3::ConnectAckReason::ConnectionAccepted);
+                (client, ack.session_present)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Wait until the broker's view of a session is such.
+    pub(super) async fn until(
+        &self,
+        client_id: &str,
+        what: impl Fn(Option<crate::mqtt::broker::SessionInfo>) -> bool,
+    ) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !what(self.broker.session(client_id)) {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "it never came to that"
+            );
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(super) async fn until_away(&self, client_id: &str) {
+        self.until(client_id, |info| info.is_none_or(|info| !info.connected))
+            .await;
+    }
+}
+
+macro_rules! client {
+    ($name:ident, $version:ident, $codec:expr) => {
+        pub(super) struct $name {
+            pub(super) stream: DuplexStream,
+            pub(super) cut: watch::Sender<Option<Cut>>,
+            codec: $version::Codec,
+            input: BytesMut,
+        }
+
+        impl $name {
+            pub(super) fn new(stream: DuplexStream, cut: watch::Sender<Option<Cut>>) -> Self {
+                Self {
+                    stream,
+                    cut,
+                    codec: $codec,
+                    input: BytesMut::new(),
+                }
+            }
+
+            pub(super) async fn send(&mut self, packet: impl Into<$version::Packet>) {
+                let mut out = BytesMut::new();
+                self.codec.encode(packet.into(), &mut out).unwrap();
+                self.send_raw(&out).await;
+            }
+
+            pub(super) async fn send_raw(&mut self, octets: &[u8]) {
+                self.stream.write_all(octets).await.unwrap();
+            }
+
+            /// The next packet; `None` at the end of the stream.
+            pub(super) async fn next(&mut self) -> Option<$version::Packet> {
+                loop {
+                    if let Some((packet, _)) = self.codec.decode(&mut self.input).unwrap() {
+                        return Some(packet);
+                    }
+                    let read = self.stream.read_buf(&mut self.input);
+                    match tokio::time::timeout(PATIENCE, read)
+                        .await
+                        .expect("nothing came")
+                    {
+                        Ok(octets) if octets > 0 => {}
+                        _ => return None,
+                    }
+                }
+            }
+
+            pub(super) async fn recv(&mut self) -> $version::Packet {
+                self.next().await.expect("the connection ended")
+            }
+
+            /// A round trip, after which everything sent before has been processed, and nothing
+            /// else has come.
+            pub(super) async fn settle(&mut self) {
+                self.send($version::Packet::PingRequest).await;
+                match self.recv().await {
+                    $version::Packet::PingResponse => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    };
+}
+
+client!(Client5, v5, v5::Codec::new(0, 0));
+client!(Client3, v3, v3::Codec::new(0));
+
+impl Client5 {
+    pub(super) async fn subscribe(&mut self, filter: &str, qos: QoS) -> v5::SubscribeAckReason {
+        self.subscribe_with(filter, options(qos), None).await
+    }
+
+    pub(super) async fn subscribe_with(
+        &mut self,
+        filter: &str,
+        options: v5::SubscriptionOptions,
+        id: Option<u32>,
+    ) -> v5::SubscribeAckReason {
+        self.send(v5::Subscribe {
+            packet_id: pid(77),
+            id: id.map(|id| id.try_into().unwrap()),
+            user_properties: Vec::new(),
+            topic_filters: vec![(filter.into(), options)],
+        })
+        .await;
+        match self.recv().await {
+            v5::Packet::SubscribeAck(ack) => {
+                assert_eq!(ack.packet_id, pid(77));
+                assert_eq!(ack.status.len(), 1);
+                ack.status[0]
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next message, acknowledged as its QoS demands.
+    pub(super) async fn message(&mut self) -> v5_publish::Publish {
+        let message = self.message_unacknowledged().await;
+        match (message.qos, message.packet_id) {
+            (QoS::AtLeastOnce, Some(packet_id)) => {
+                self.send(ack(packet_id)).await;
+            }
+            (QoS::ExactlyOnce, Some(packet_id)) => {
+                self.send(v5::Packet::PublishReceived(ack(packet_id))).await;
+                match self.recv().await {
+                    v5::Packet::PublishRelease(release) => assert_eq!(release.packet_id, packet_id),
+                    other => panic!("{other:?}"),
+                }
+                self.send(v5::Packet::PublishComplete(ack2(packet_id)))
+                    .await;
+            }
+            _ => {}
+        }
+        message
+    }
+
+    pub(super) async fn message_unacknowledged(&mut self) -> v5_publish::Publish {
+        match self.recv().await {
+            v5::Packet::Publish(message) => *message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Publish, and wait for the last acknowledgement; its reason code.
+    pub(super) async fn publish(&mut self, message: v5_publish::Publish) -> u8 {
+        let (qos, id) = (message.qos, message.packet_id);
+        self.send(message).await;
+        match qos {
+            QoS::AtMostOnce => {
+                self.settle().await;
+                0
+            }
+            QoS::AtLeastOnce => match self.recv().await {
+                v5::Packet::PublishAck(ack) => {
+                    assert_eq!(Some(ack.packet_id), id);
+                    ack.reason_code.into()
+                }
+                other => panic!("{other:?}"),
+            },
+            QoS::ExactlyOnce => {
+                let code = match self.recv().await {
+                    v5::Packet::PublishReceived(ack) => u8::from(ack.reason_code),
+                    other => panic!("{other:?}"),
+                };
+                if code < 0x80 {
+                    self.send(v5::Packet::PublishRelease(ack2(id.unwrap())))
+                        .await;
+                    match self.recv().await {
+                        v5::Packet::PublishComplete(ack) => {
+                            assert_eq!(u8::from(ack.reason_code), 0)
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                code
+            }
+        }
+    }
+
+    /// The DISCONNECT that ends the connection, after which nothing comes.
+    pub(super) async fn farewell(&mut self) -> u8 {
+        loop {
+            match self.next().await {
+                Some(v5::Packet::Disconnect(packet)) => {
+                    assert!(self.next().await.is_none());
+                    return packet.reason_code.into();
+                }
+                Some(_) => {}
+                None => panic!("no DISCONNECT"),
+            }
+        }
+    }
+}
+
+/// The name of the type of PUBLISH, which the codec has in another module.
+pub(super) mod v5_publish {
+    pub(in crate::mqtt::connection::tests) use rmqtt_codec::types::Publish;
+}
+
+pub(super) fn pid(id: u16) -> NonZeroU16 {
+    NonZeroU16::new(id).unwrap()
+}
+
+pub(super) fn ack(packet_id: NonZeroU16) -> v5::PublishAck {
+    v5::PublishAck {
+        packet_id,
+        ..Default::default()
+    }
+}
+
+pub(super) fn ack2(packet_id: NonZeroU16) -> v5::PublishAck2 {
+    v5::PublishAck2 {
+        packet_id,
+        ..Default::default()
+    }
+}
+
+pub(super) fn connect5(id: &'static str) -> v5::Connect {
+    v5::Connect {
+        client_id: id.into(),
+        clean_start: true,
+        ..Default::default()
+    }
+}
+
+pub(super) fn connect3(id: &'static str) -> v3::Connect {
+    v3::Connect {
+        client_id: id.into(),
+        clean_session: true,
+        ..Default::default()
+    }
+}
+
+pub(super) fn options(qos: QoS) -> v5::SubscriptionOptions {
+    v5::SubscriptionOptions {
+        qos,
+        ..Default::default()
+    }
+}
+
+pub(super) fn message(topic: &str, qos: QoS, payload: &'static str) -> v5_publish::Publish {
+    v5_publish::Publish {
+        dup: false,
+        retain: false,
+        qos,
+        topic: topic.to_owned().into(),
+        packet_id: (qos != QoS::AtMostOnce).then(|| pid(5)),
+        payload: Bytes::from_static(payload.as_bytes()),
+        properties: Some(v5::PublishProperties::default()),
+    }
+}
+
+pub(super) fn retained(topic: &str, payload: &'static str) -> v5_publish::Publish {
+    v5_publish::Publish {
+        retain: true,
+        ..message(topic, QoS::AtLeastOnce, payload)
+    }
+}
