@@ -63,7 +63,7 @@ pub async fn execute(
             let sn = control
                 .register_ca(caller, instance, name, &ca, &verification)
                 .await?;
-            types::changed_ca(&sn)
+            types::registered_ca(&sn)
         }
         Action::GetCaCertificate => types::one_ca(control.get_ca(caller, instance, sn()?).await?),
         Action::ListCaCertificate => {
@@ -72,14 +72,14 @@ pub async fn execute(
         }
         Action::ActiveCaCertificate => {
             let changed = control.set_ca_status(caller, instance, sn()?, Status::Active);
-            types::changed_ca(&changed.await?.sn)
+            types::changed_ca(&changed.await?)
         }
         Action::InactivateCaCertificate => {
             let changed = control.set_ca_status(caller, instance, sn()?, Status::Inactive);
-            types::changed_ca(&changed.await?.sn)
+            types::changed_ca(&changed.await?)
         }
         Action::DeleteCaCertificate => {
-            types::changed_ca(&control.delete_ca(caller, instance, sn()?).await?.sn)
+            types::changed_ca(&control.delete_ca(caller, instance, sn()?).await?)
         }
         Action::ListDeviceCertificate => {
             let page = page(params)?;
@@ -99,17 +99,17 @@ pub async fn execute(
         Action::ActiveDeviceCertificate => {
             let (ca, device) = device()?;
             let changed = control.set_device_status(caller, instance, ca, device, Status::Active);
-            types::changed_device(&changed.await?.sn)
+            types::changed_device(&changed.await?)
         }
         Action::InactivateDeviceCertificate => {
             let (ca, device) = device()?;
             let changed = control.set_device_status(caller, instance, ca, device, Status::Inactive);
-            types::changed_device(&changed.await?.sn)
+            types::changed_device(&changed.await?)
         }
         Action::DeleteDeviceCertificate => {
             let (ca, device) = device()?;
             let changed = control.delete_device(caller, instance, ca, device);
-            types::changed_device(&changed.await?.sn)
+            types::changed_device(&changed.await?)
         }
     })
 }

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use crate::ca::id::CertSerial;
 use crate::ca::lifecycle::Status;
-use crate::control::{CaView, DeviceView, Page, PageRequest};
+use crate::control::{CaView, Changed, DeviceView, Effective, Page, PageRequest};
 
-/// A CA certificate; every field is a string.
+/// A CA certificate; every field is a string. The vendor's fields, and after them ours: whether
+/// it admits devices, and why not if it does not although it is active.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Ca {
@@ -19,6 +20,8 @@ pub struct Ca {
     valid_begin: String,
     valid_end: String,
     status: &'static str,
+    effective_status: &'static str,
+    effective_reason: String,
 }
 
 /// A device certificate; every field is a string.
@@ -36,7 +39,24 @@ pub struct Device {
 
 impl From<CaView> for Ca {
     fn from(ca: CaView) -> Self {
+        let (effective, effective_reason) = match ca.effective {
+            Effective::Active => (Status::Active, String::new()),
+            Effective::Inactive => (Status::Inactive, "it is inactive".to_owned()),
+            Effective::InactiveSibling { sn } => (
+                Status::Inactive,
+                format!("certificate {sn} of the same key is inactive"),
+            ),
+            Effective::InactiveAbove { sn } => {
+                (Status::Inactive, format!("CA {sn} above it is inactive"))
+            }
+            Effective::OutsideValidity => (
+                Status::Inactive,
+                "it has expired or is not valid yet".to_owned(),
+            ),
+        };
         Self {
+            effective_status: digit(effective),
+            effective_reason,
             registration_code: ca.register_code.unwrap_or_default(),
             ca_name: ca.name,
             sn: ca.sn.to_string(),
@@ -95,14 +115,20 @@ pub fn devices(page: Page<DeviceView>, request: PageRequest) -> Value {
     }})
 }
 
-/// The answer of a change of a CA.
-pub fn changed_ca(sn: &CertSerial) -> Value {
+/// The answer to a registration.
+pub fn registered_ca(sn: &CertSerial) -> Value {
     json!({ "Sn": sn.to_string() })
 }
 
-/// The answer of a change of a device.
-pub fn changed_device(serial: &CertSerial) -> Value {
-    json!({ "DeviceSn": serial.to_string() })
+/// The answer to a change of a CA. The vendor's has the serial number; ours also says how many
+/// live connections were ended.
+pub fn changed_ca(changed: &Changed) -> Value {
+    json!({ "Sn": changed.sn.to_string(), "ConnectionsEnded": changed.sessions_ended })
+}
+
+/// The answer to a change of a device, likewise.
+pub fn changed_device(changed: &Changed) -> Value {
+    json!({ "DeviceSn": changed.sn.to_string(), "ConnectionsEnded": changed.sessions_ended })
 }
 
 /// The answer with a register code.
@@ -126,7 +152,6 @@ fn digit(status: Status) -> &'static str {
 mod tests {
     use super::*;
     use crate::ca::id::CaId;
-    use crate::control::Effective;
 
     #[test]
     fn ca_has_the_names_and_types_of_the_vendor() {

@@ -187,8 +187,11 @@ fn inactivate(connection: &Connection, text: &str) -> Result<(), ClientError> {
     let answer = connection.call(Action::InactivateCaCertificate, &[("Sn", &sn)])?;
     show::result(connection, &answer, || {
         let what = match field(&ca, "Status").as_str() {
-            "0" => "was inactive before; nothing changed.",
-            _ => "is inactive: its devices were cut off and are refused.",
+            "0" => "was inactive before; nothing changed.".to_owned(),
+            _ => format!(
+                "is inactive: its devices are refused. {}.",
+                show::ended(&answer)
+            ),
         };
         format!("CA {name} ({sn}) {what}\nUndo  portcullis ca activate {sn}\n")
     });

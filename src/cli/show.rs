@@ -60,12 +60,23 @@ pub(super) fn field(value: &Value, name: &str) -> String {
     printable(value.get(name).and_then(Value::as_str).unwrap_or_default())
 }
 
-/// `"1"` and `"0"` in words.
+/// `"1"` and `"0"` in words, and why an active CA admits nobody if it does not.
 pub(super) fn status(value: &Value) -> String {
+    let off = field(value, "EffectiveStatus") == "0";
     match value.get("Status").and_then(Value::as_str) {
+        Some("1") if off => format!("active, but off: {}", field(value, "EffectiveReason")),
         Some("1") => "active".to_owned(),
         Some("0") => "inactive".to_owned(),
         _ => "?".to_owned(),
+    }
+}
+
+/// How many live connections a change ended, in words.
+pub(super) fn ended(answer: &Value) -> String {
+    match answer.get("ConnectionsEnded").and_then(Value::as_u64) {
+        None => "Its devices were cut off".to_owned(),
+        Some(1) => "1 live connection was ended".to_owned(),
+        Some(count) => format!("{count} live connections were ended"),
     }
 }
 
@@ -128,6 +139,12 @@ mod tests {
         assert!(!field(&value, "CaName").contains('\u{1b}'));
         assert_eq!(field(&value, "Sn"), "");
         assert_eq!(status(&value), "inactive");
+        let off = json!({ "Status": "1", "EffectiveStatus": "0", "EffectiveReason": "CA 01 above it is inactive" });
+        assert_eq!(status(&off), "active, but off: CA 01 above it is inactive");
+        assert_eq!(
+            ended(&json!({ "ConnectionsEnded": 3 })),
+            "3 live connections were ended"
+        );
         assert_eq!(time(&value, "ValidBegin"), "2026-11-24 08:39:42Z");
         assert_eq!(time(&value, "ValidEnd"), "1970-01-01 00:00:00Z (expired)");
     }

@@ -5,6 +5,7 @@
 //! written in one go. A cut is looked for before each packet, and interrupts every wait.
 
 mod admission;
+mod end;
 mod steps;
 
 use std::future::Future;
@@ -19,11 +20,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use self::end::End;
 use super::bus::{BusError, Routed};
 use super::hub::Hub;
 use super::identity::Peer;
 use super::metrics::{self, Ending};
-use super::session::{Departure, Fault};
+use super::session::Departure;
 use super::settings::{SessionOnCut, WillOnCut};
 use super::shard::{Cell, Kick};
 use super::wire::encode::Outgoing;
@@ -92,66 +94,6 @@ struct Publishing {
     id: Option<std::num::NonZeroU16>,
     qos: QoS,
     result: Pin<Box<dyn Future<Output = Result<Routed, BusError>> + Send>>,
-}
-
-/// Why a connection ends, and what is said about it.
-#[derive(Debug, Clone, Copy)]
-struct End {
-    ending: Ending,
-    departure: Departure,
-    /// The DISCONNECT for an MQTT 5 client.
-    farewell: Option<(u8, &'static str)>,
-}
-
-impl End {
-    fn silent(ending: Ending, departure: Departure) -> Self {
-        Self {
-            ending,
-            departure,
-            farewell: None,
-        }
-    }
-
-    fn saying(ending: Ending, code: u8, words: &'static str) -> Self {
-        Self {
-            ending,
-            departure: Departure::Lost,
-            farewell: Some((code, words)),
-        }
-    }
-
-    fn lost() -> Self {
-        Self::silent(Ending::ConnectionLost, Departure::Lost)
-    }
-
-    fn shutdown() -> Self {
-        Self {
-            departure: Departure::Shutdown,
-            ..Self::saying(Ending::Shutdown, reason::SHUTTING_DOWN, "the server stops")
-        }
-    }
-}
-
-impl From<Fault> for End {
-    fn from(fault: Fault) -> Self {
-        let ending = match fault.reason {
-            reason::NOT_AUTHORIZED => Ending::NotAuthorized,
-            _ => Ending::ProtocolError,
-        };
-        Self::saying(ending, fault.reason, fault.words)
-    }
-}
-
-impl From<super::wire::WireError> for End {
-    fn from(error: super::wire::WireError) -> Self {
-        let words = match error {
-            super::wire::WireError::Malformed(words) | super::wire::WireError::Protocol(words) => {
-                words
-            }
-            _ => "the packet is too large",
-        };
-        Self::saying(Ending::ProtocolError, error.reason(), words)
-    }
 }
 
 impl<S, P> Connection<'_, S, P>
@@ -344,7 +286,9 @@ where
         let sent =
             cell.session()
                 .transmit(self.hub.now(), &mut self.output, target.min(WRITE_TARGET));
-        metrics::sent(sent.messages);
+        if sent.messages > 0 {
+            self.hub.counters.sent.increment(sent.messages as u64);
+        }
         metrics::dropped(metrics::Drop::Expired, sent.expired);
         metrics::dropped(metrics::Drop::TooLarge, sent.too_large);
     }

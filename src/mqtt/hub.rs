@@ -57,7 +57,9 @@ pub struct Hub {
     pub retained: Retained<Frame>,
     /// What it tells others.
     pub hooks: Hooks,
-    /// Its tasks, connections included.
+    /// What every message counts in.
+    pub counters: metrics::PerMessage,
+    /// Its tasks: wills and commands.
     pub tasks: TaskTracker,
     bus: Bus,
     commands: Arc<Semaphore>,
@@ -87,6 +89,7 @@ impl Hub {
                 max_bytes: limits.retained_bytes,
             }),
             hooks,
+            counters: metrics::PerMessage::new(),
             tasks: TaskTracker::new(),
             bus,
             commands: Arc::new(Semaphore::new(limits.commands_at_once)),

@@ -1,6 +1,6 @@
 //! The metrics of the session layer. Labels come from the closed sets here, never from a client.
 
-use metrics::{counter, gauge};
+use metrics::{Counter, counter, gauge};
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,15 +116,27 @@ pub fn sessions(count: usize) {
     gauge!("portcullis_mqtt_sessions").set(count as f64);
 }
 
-/// A client published a message, and the bus has it.
-pub fn published() {
-    counter!("portcullis_mqtt_messages_received_total").increment(1);
+/// The counters that every message touches, looked up once.
+pub struct PerMessage {
+    /// Clients published a message, and the bus has it.
+    pub received: Counter,
+    /// Messages were sent to a client.
+    pub sent: Counter,
 }
 
-/// Messages were sent to a client.
-pub fn sent(messages: usize) {
-    if messages > 0 {
-        counter!("portcullis_mqtt_messages_sent_total").increment(messages as u64);
+impl PerMessage {
+    /// To be made after the recorder is installed.
+    pub fn new() -> Self {
+        Self {
+            received: counter!("portcullis_mqtt_messages_received_total"),
+            sent: counter!("portcullis_mqtt_messages_sent_total"),
+        }
+    }
+}
+
+impl Default for PerMessage {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

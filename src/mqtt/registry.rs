@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::bus::{SessionKey, ShareId};
 use super::identity::Owner;
 use super::metrics;
-use super::session::outbound::SharedBudget;
+use super::session::message::SharedBudget;
 use super::session::subscriptions::Place;
 use super::session::{Departure, Due, Session};
 use super::settings::{Limits, Overflow};

@@ -5,6 +5,7 @@
 //! and go; packet ids, messages on the way and subscriptions stay.
 
 pub mod inbound;
+pub mod message;
 pub mod outbound;
 pub mod subscriptions;
 
@@ -20,7 +21,8 @@ use super::wire::encode::Outgoing;
 use super::wire::packets::Options;
 use super::wire::{Connect, QoS, Version, Will, reason};
 use inbound::Inbound;
-use outbound::{Outbound, SharedBudget};
+use message::SharedBudget;
+use outbound::Outbound;
 use subscriptions::Subscriptions;
 
 /// A session.

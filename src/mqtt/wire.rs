@@ -8,6 +8,7 @@
 //! acknowledgements, which are most of the traffic, are decoded and encoded here, without copies
 //! of what is passed on, and without the codec's refusal of a message expiry of 0.
 
+mod connect;
 pub mod decode;
 pub mod encode;
 pub mod packets;

@@ -8,7 +8,8 @@ use std::task::Poll;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Connection, End, Publishing};
+use super::end::End;
+use super::{Connection, Publishing};
 use crate::mqtt::access::{Permission, Publishing as Purpose};
 use crate::mqtt::bus::{BusError, Routed};
 use crate::mqtt::frame::{Audience, Message};
@@ -105,7 +106,7 @@ where
         };
         match result {
             Ok(routed) => {
-                metrics::published();
+                self.hub.counters.received.increment(1);
                 let code = match routed.filters + routed.shares {
                     0 => reason::NO_MATCHING_SUBSCRIBERS,
                     _ => reason::SUCCESS,

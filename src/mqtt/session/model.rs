@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use rmqtt_codec::v5;
 use tokio_util::codec::{Decoder as _, Encoder as _};
 
-use super::outbound::SharedBudget;
+use super::message::SharedBudget;
 use super::tests::{connect, frame, queued, session};
 use super::*;
 use crate::mqtt::wire::Decoder;

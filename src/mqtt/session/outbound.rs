@@ -1,38 +1,18 @@
 //! What a client is sent: the queue, the window of unacknowledged messages, topic aliases.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::Session;
-use crate::mqtt::frame::Frame;
+use super::message::{Aliases, Message, SharedBudget, write};
 use crate::mqtt::settings::{Limits, Overflow};
 use crate::mqtt::wire::encode::Outgoing;
 use crate::mqtt::wire::publish::PublishOut;
 use crate::mqtt::wire::{Ack, AckKind, QoS, Version, reason};
-
-/// A message for one client.
-#[derive(Debug, Clone)]
-pub struct Message {
-    /// The message as it was published.
-    pub frame: Frame,
-    /// The QoS it is delivered with.
-    pub qos: QoS,
-    /// The retain flag it is delivered with.
-    pub retain: bool,
-    /// The identifiers of the subscriptions that matched.
-    pub subscription_ids: Vec<u32>,
-}
-
-/// The octets that wait in all sessions of a broker.
-#[derive(Debug)]
-pub struct SharedBudget {
-    used: AtomicUsize,
-    max: usize,
-}
 
 /// What became of a message, or of those that had to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,27 +64,6 @@ enum Stage {
     Published(Message, bool),
     /// PUBREL is not acknowledged.
     Released,
-}
-
-#[derive(Debug, Default)]
-struct Aliases {
-    max: u16,
-    by_topic: HashMap<Bytes, u16>,
-}
-
-impl SharedBudget {
-    /// A budget of so many octets.
-    pub fn new(max: usize) -> Self {
-        Self {
-            used: AtomicUsize::new(0),
-            max,
-        }
-    }
-
-    /// The octets in use.
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
 }
 
 impl Session {
@@ -171,10 +130,7 @@ impl Outbound {
         self.control.clear();
         self.sent = 0;
         self.window = usize::from(window.max(1));
-        self.aliases = Aliases {
-            max: max_aliases,
-            by_topic: HashMap::new(),
-        };
+        self.aliases = Aliases::new(max_aliases);
     }
 
     /// QoS 0 is for those who are there (4.1): it does not wait for the next connection.
@@ -413,60 +369,3 @@ impl Drop for Outbound {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
-
-impl Message {
-    /// What it counts for: its octets and what it takes to keep it.
-    fn size(&self) -> usize {
-        self.frame.octets().len() + size_of::<Self>()
-    }
-
-    fn packet(&self, now: u64) -> PublishOut<'_> {
-        PublishOut {
-            frame: &self.frame,
-            qos: self.qos,
-            retain: self.retain,
-            dup: false,
-            id: None,
-            alias: None,
-            subscription_ids: &self.subscription_ids,
-            // What is left of the time it is of use (3.3.2.3.3), a second begun counting whole.
-            expiry: self.frame.expires_at().map(|at| {
-                u32::try_from(at.saturating_sub(now).div_ceil(1_000)).unwrap_or(u32::MAX)
-            }),
-        }
-    }
-}
-
-/// Write the packet, with a topic alias if there is one; `false` if the client does not take
-/// packets of its size.
-fn write(
-    mut packet: PublishOut<'_>,
-    aliases: &mut Aliases,
-    version: Version,
-    max_packet: u32,
-    out: &mut BytesMut,
-) -> bool {
-    let topic = packet.frame.topic_octets();
-    let known = aliases.by_topic.get(topic).copied();
-    let fresh = u16::try_from(aliases.by_topic.len())
-        .ok()
-        .and_then(|count| count.checked_add(1))
-        .filter(|&alias| known.is_none() && alias <= aliases.max && topic.len() >= ALIAS_MIN_TOPIC);
-    packet.alias = match (known, fresh) {
-        (Some(alias), _) => Some((alias, false)),
-        (None, Some(alias)) => Some((alias, true)),
-        (None, None) => None,
-    };
-    if packet.len(version) > max_packet as usize {
-        return false;
-    }
-    if let Some((alias, true)) = packet.alias {
-        let topic = Bytes::copy_from_slice(topic);
-        aliases.by_topic.insert(topic, alias);
-    }
-    packet.encode(version, out);
-    true
-}
-
-/// Below this an alias costs as much as it saves.
-const ALIAS_MIN_TOPIC: usize = 4;

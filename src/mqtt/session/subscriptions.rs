@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::num::NonZeroU16;
 
-use super::outbound::{Message, Taken};
+use super::message::Message;
+use super::outbound::Taken;
 use super::{Session, lower};
 use crate::mqtt::bus::{FilterId, ShareId};
 use crate::mqtt::frame::{Audience, Frame};

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::outbound::{Message, SharedBudget};
+use super::message::{Message, SharedBudget};
 use super::*;
 use crate::mqtt::bus::SessionKey;
 use crate::mqtt::frame::{self, Audience, Frame};

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::mqtt::bus::SessionKey;
 use crate::mqtt::session::Session;
-use crate::mqtt::session::outbound::SharedBudget;
+use crate::mqtt::session::message::SharedBudget;
 use crate::mqtt::settings::{Limits, Overflow};
 
 const CONNECTS: [&[u8]; 2] = [

@@ -1,0 +1,110 @@
+//! The audit log: what both doors leave, and that a changed record is found.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::control_channel::Admin;
+use crate::harness::Broker;
+use crate::harness::broker::program;
+use crate::harness::process::{Finished, Process};
+
+impl Broker {
+    /// The file of the audit log.
+    pub fn audit_file(&self) -> PathBuf {
+        self.data().join("audit.log")
+    }
+
+    /// `portcullis audit verify` on it.
+    pub fn verify_audit(&self) -> Finished {
+        let mut command = program();
+        command.args(["audit", "verify"]).arg(self.audit_file());
+        Process::spawn(&mut command).finish()
+    }
+
+    /// The records of this action.
+    fn audit(&self, action: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.audit_file()).unwrap();
+        let records = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let records: Vec<Value> = records.collect();
+        let wanted = |record: &Value| find(record, "action").is_some_and(|found| found == action);
+        records.into_iter().filter(wanted).collect()
+    }
+}
+
+#[test]
+fn change_through_either_door_leaves_the_same_records() {
+    let broker = Broker::start();
+    let api = broker.api();
+    let sn = api.sn_of("ca-a");
+    api.inactivate(&sn);
+    let http = broker.audit("InactivateCaCertificate");
+    api.activate(&sn);
+    Admin::connect(&broker).command("InactivateCaCertificate", json!({"Sn": sn}));
+    let both = broker.audit("InactivateCaCertificate");
+    let mqtt = &both[http.len()..];
+
+    assert!(http.len() >= 2, "intent and outcome: {http:?}");
+    assert_eq!(http.len(), mqtt.len());
+    for (http, mqtt) in http.iter().zip(mqtt) {
+        for field in ["phase", "subject", "before", "after", "code", "instance"] {
+            assert_eq!(find(http, field), find(mqtt, field), "{field}");
+        }
+        assert_eq!(find(http, "door").unwrap(), "http");
+        assert_eq!(find(mqtt, "door").unwrap(), "mqtt");
+        let principal = find(http, "principal").unwrap().as_str().unwrap();
+        assert_eq!(principal, format!("access_key:{}", api.key_id));
+        let principal = find(mqtt, "principal").unwrap().as_str().unwrap();
+        assert!(principal.starts_with("certificate:"), "{principal}");
+    }
+    assert_eq!(find(&http[0], "phase").unwrap(), "intent");
+    assert_eq!(find(http.last().unwrap(), "phase").unwrap(), "done");
+    let text = fs::read_to_string(broker.audit_file()).unwrap();
+    for secret in ["BEGIN", &api.secret] {
+        assert!(!text.contains(secret), "{secret} in the audit log");
+    }
+}
+
+#[test]
+fn chain_that_was_changed_is_found() {
+    let broker = Broker::start();
+    let api = broker.api();
+    let sn = api.sn_of("ca-a");
+    api.inactivate(&sn);
+    api.activate(&sn);
+    let held = broker.verify_audit();
+    assert_eq!(held.code, 0, "{held:?}");
+
+    let file = broker.audit_file();
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines.len() >= 4);
+    let middle = lines.len() / 2;
+    let removed = [&lines[..middle], &lines[middle + 1..]].concat();
+    let mut swapped = lines.clone();
+    swapped.swap(middle, middle - 1);
+    let changed = text.replacen("intent", "closed", 1);
+    let join = |lines: Vec<&str>| lines.join("\n") + "\n";
+    for (what, broken) in [
+        ("removed", join(removed)),
+        ("swapped", join(swapped)),
+        ("changed", changed),
+    ] {
+        assert_ne!(broken, text);
+        fs::write(&file, broken).unwrap();
+        let found = broker.verify_audit();
+        assert_ne!(found.code, 0, "{what}: {found:?}");
+        assert!(found.stderr.contains("line"), "{what}: {found:?}");
+    }
+    fs::write(&file, &text).unwrap();
+    assert_eq!(broker.verify_audit().code, 0);
+}
+
+/// The value of this field, wherever the record has it.
+fn find<'a>(record: &'a Value, field: &str) -> Option<&'a Value> {
+    let fields = record.as_object()?;
+    fields
+        .get(field)
+        .or_else(|| fields.values().find_map(|value| find(value, field)))
+}

@@ -1,0 +1,162 @@
+//! Certificates that the development mode does not make, made in memory.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SerialNumber,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use time::{Duration, OffsetDateTime};
+
+use super::Broker;
+use super::tls::Identity;
+
+/// A CA with its key.
+#[derive(Clone)]
+pub struct Ca {
+    pub der: CertificateDer<'static>,
+    pub key_pem: String,
+}
+
+/// Parameters of a CA certificate that is good for a day.
+pub fn ca_params(name: &str) -> CertificateParams {
+    let mut params = params(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+/// Parameters of a device certificate that is good for a day.
+pub fn device_params(name: &str) -> CertificateParams {
+    let mut params = params(name);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+fn params(name: &str) -> CertificateParams {
+    static SERIAL: AtomicU64 = AtomicU64::new(0x0100_0000);
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    params.serial_number = Some(SerialNumber::from(serial));
+    params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
+    params.not_after = OffsetDateTime::now_utc() + Duration::days(1);
+    params
+}
+
+/// A fresh key, as PEM.
+pub fn new_key() -> String {
+    KeyPair::generate().unwrap().serialize_pem()
+}
+
+impl Ca {
+    /// One of the development CAs.
+    pub fn load(broker: &Broker, name: &str) -> Self {
+        Self {
+            der: read_der(&broker.cert(&format!("{name}.pem"))),
+            key_pem: fs::read_to_string(broker.cert(&format!("{name}.key"))).unwrap(),
+        }
+    }
+
+    /// A self-signed CA with a new key.
+    pub fn root(name: &str) -> Self {
+        Self::self_signed(ca_params(name), &new_key())
+    }
+
+    /// A self-signed CA.
+    pub fn self_signed(params: CertificateParams, key_pem: &str) -> Self {
+        let key = KeyPair::from_pem(key_pem).unwrap();
+        Self {
+            der: params.self_signed(&key).unwrap().der().clone(),
+            key_pem: key_pem.to_owned(),
+        }
+    }
+
+    /// A CA below this one.
+    pub fn issue_ca(&self, params: CertificateParams, key_pem: &str) -> Self {
+        let key = KeyPair::from_pem(key_pem).unwrap();
+        Self {
+            der: params
+                .signed_by(&key, &self.issuer())
+                .unwrap()
+                .der()
+                .clone(),
+            key_pem: key_pem.to_owned(),
+        }
+    }
+
+    /// A device of this CA that sends `chain` after its own certificate.
+    pub fn issue_device(&self, params: CertificateParams, chain: &[&Ca]) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let der = params
+            .signed_by(&key, &self.issuer())
+            .unwrap()
+            .der()
+            .clone();
+        let above = chain.iter().map(|ca| ca.der.clone());
+        Identity {
+            chain: std::iter::once(der).chain(above).collect(),
+            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        }
+    }
+
+    /// An ordinary device of this CA.
+    pub fn device(&self, name: &str) -> Identity {
+        self.issue_device(device_params(name), &[])
+    }
+
+    /// The certificate that proves possession of the key: the register code as common name.
+    pub fn verification(&self, code: &str) -> String {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params(code).signed_by(&key, &self.issuer()).unwrap();
+        certificate.pem()
+    }
+
+    /// The certificate as PEM.
+    pub fn pem(&self) -> String {
+        pem(&self.der)
+    }
+
+    /// The serial number as the API writes it.
+    pub fn sn(&self) -> String {
+        sn(&self.der)
+    }
+
+    fn issuer(&self) -> Issuer<'static, KeyPair> {
+        let key = KeyPair::from_pem(&self.key_pem).unwrap();
+        Issuer::from_ca_cert_der(&self.der, key).unwrap()
+    }
+}
+
+/// The first certificate of a PEM file.
+pub fn read_der(path: &Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(path).unwrap()
+}
+
+/// The serial number of a certificate as the API writes it: hex of the DER content octets.
+pub fn sn(der: &[u8]) -> String {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).unwrap();
+    hex::encode(certificate.tbs_certificate.raw_serial())
+}
+
+/// DER as PEM.
+pub fn pem(der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(str_of).collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
+}
+
+fn str_of(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
