@@ -33,7 +33,7 @@ pub struct ConnectionArgs {
     /// Instance to administer [default: `MqttInstanceId` in the key file]
     #[arg(long, global = true, value_name = "ID")]
     instance: Option<String>,
-    /// PEM file of the CAs that an HTTPS endpoint is trusted by
+    /// PEM file of the CAs that an HTTPS endpoint is trusted by; needed for HTTPS
     #[arg(long, global = true, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// Print JSON
@@ -177,6 +177,11 @@ impl ConnectionArgs {
             .or(key.mqtt_instance_id)
             .ok_or_else(|| missing("--instance", "MqttInstanceId"))?;
         let (endpoint, host) = parse_endpoint(&endpoint)?;
+        if endpoint.starts_with("https:") && self.ca_file.is_none() {
+            return Err(usage(
+                "an HTTPS endpoint needs --ca-file with the CAs it is trusted by; those of the system are often in /etc/ssl/certs/ca-certificates.crt".to_owned(),
+            ));
+        }
         Ok(Connection {
             agent: self.agent()?,
             endpoint,

@@ -1,0 +1,378 @@
+//! What the HTTP door lets through and how it refuses.
+
+use super::*;
+use crate::testing::TestCa;
+
+#[test]
+fn signed_request_is_carried_out_once() {
+    let server = Server::echo(Setup::default());
+    let request = server.signed("InactivateCaCertificate", "Sn=a+b*~%C3%A4&MqttInstanceId=i");
+    let answer = server.raw(request.as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let body = answer.json();
+    assert_eq!(body["Sn"], "a b*~ä");
+    assert_eq!(body["Account"], "owner");
+    assert_eq!(body["RequestId"], answer.headers["x-acs-request-id"]);
+    assert!(body.get("Code").is_none());
+
+    let again = server.raw(request.as_bytes());
+    assert_eq!(again.code(), (400, text(Code::SignatureNonceUsed)));
+}
+
+#[test]
+fn tampering_with_any_signed_part_is_refused() {
+    let server = Server::echo(Setup::default());
+    for (from, to) in [
+        ("Sn=1", "Sn=2"),
+        ("InactivateCa", "ActiveCa"),
+        ("POST", "GET"),
+        ("x-acs-version: 2020-04-20", "x-acs-version: 2020-04-21"),
+        ("x-acs-signature-nonce: ", "x-acs-signature-nonce: 0"),
+        ("host: 127", "host: 128"),
+    ] {
+        let request = server.signed("InactivateCaCertificate", "Sn=1");
+        let tampered = request.replacen(from, to, 1);
+        assert_ne!(request, tampered, "{from}");
+        let answer = server.raw(tampered.as_bytes());
+        assert_eq!(
+            answer.code(),
+            (400, text(Code::SignatureDoesNotMatch)),
+            "{from}"
+        );
+        let message = answer.json()["Message"].as_str().unwrap().to_owned();
+        assert!(message.contains("sign is:ACS3-HMAC-SHA256\n"), "{message}");
+    }
+}
+
+#[test]
+fn every_refusal_before_a_call_is_json_with_a_request_id() {
+    let server = Server::echo(Setup::default());
+    let long = "a".repeat(40 * 1024);
+    let many: String = (0..120).map(|n| format!("h{n}: x\r\n")).collect();
+    let form = "content-type: application/x-www-form-urlencoded\r\n";
+    for (request, status, code) in [
+        (
+            "GET / HTTP/1.1\r\n\r\n".to_owned(),
+            400,
+            Code::MissingAccessKeyId,
+        ),
+        (
+            "GET /nothing HTTP/1.1\r\n\r\n".to_owned(),
+            404,
+            Code::ApiNotFound,
+        ),
+        (
+            "GET //live/.. HTTP/1.1\r\n\r\n".to_owned(),
+            404,
+            Code::ApiNotFound,
+        ),
+        (
+            "PUT / HTTP/1.1\r\n\r\n".to_owned(),
+            405,
+            Code::UnsupportedHttpMethod,
+        ),
+        (
+            "DELETE / HTTP/1.1\r\n\r\n".to_owned(),
+            405,
+            Code::UnsupportedHttpMethod,
+        ),
+        (
+            "BREW / HTTP/1.1\r\n\r\n".to_owned(),
+            405,
+            Code::UnsupportedHttpMethod,
+        ),
+        (
+            "POST /live HTTP/1.1\r\n\r\n".to_owned(),
+            405,
+            Code::UnsupportedHttpMethod,
+        ),
+        (
+            format!("GET /?a={long} HTTP/1.1\r\n\r\n"),
+            431,
+            Code::HeadTooLarge,
+        ),
+        (
+            format!("GET / HTTP/1.1\r\na: {long}\r\n\r\n"),
+            431,
+            Code::HeadTooLarge,
+        ),
+        (
+            format!("GET / HTTP/1.1\r\n{many}\r\n"),
+            431,
+            Code::HeadTooLarge,
+        ),
+        (
+            "GET /?Sn=1&Sn=2 HTTP/1.1\r\n\r\n".to_owned(),
+            400,
+            Code::ParameterCheckFailed,
+        ),
+        (
+            "GET /?Sn=%zz HTTP/1.1\r\n\r\n".to_owned(),
+            400,
+            Code::ParameterCheckFailed,
+        ),
+        (
+            "POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}".to_owned(),
+            400,
+            Code::ParameterCheckFailed,
+        ),
+        (
+            format!("POST /?Signature=1 HTTP/1.1\r\n{form}content-length: 4\r\n\r\nSn=1"),
+            400,
+            Code::MissingSignatureMethod,
+        ),
+        (
+            "GET /?SignatureType=BEARERTOKEN HTTP/1.1\r\nx-acs-bearer-token: t\r\n\r\n".to_owned(),
+            400,
+            Code::InvalidSignatureMethod,
+        ),
+        (
+            "GET / HTTP/1.1\r\nauthorization: ACS3-HMAC-SM3 x\r\n\r\n".to_owned(),
+            400,
+            Code::InvalidSignatureMethod,
+        ),
+        (
+            "GET / HTTP/1.1\r\nauthorization: Basic x\r\n\r\n".to_owned(),
+            400,
+            Code::IncompleteSignature,
+        ),
+    ] {
+        let request = request.replacen("\r\n", "\r\nhost: h\r\nconnection: close\r\n", 1);
+        let answer = server.raw(request.as_bytes());
+        assert_eq!(answer.code(), (status, text(code)), "{request:.80}");
+    }
+}
+
+#[test]
+fn body_over_the_limit_is_refused_whether_announced_or_not() {
+    let server = Server::echo(Setup {
+        limits: RequestLimits {
+            body: 10,
+            ..RequestLimits::default()
+        },
+        ..Setup::default()
+    });
+    for request in [
+        "POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 11\r\n\r\n01234567890",
+        "POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n",
+    ] {
+        let answer = server.raw(request.as_bytes());
+        assert_eq!(answer.code(), (413, text(Code::BodyTooLarge)));
+    }
+}
+
+#[test]
+fn slow_head_and_slow_body_are_not_waited_for() {
+    let server = Server::echo(Setup {
+        limits: RequestLimits {
+            body_timeout: Duration::from_millis(50),
+            ..RequestLimits::default()
+        },
+        connections: ConnectionLimits {
+            head_timeout: Duration::from_millis(50),
+            ..ConnectionLimits::default()
+        },
+        ..Setup::default()
+    });
+    let answer = server
+        .raw(b"POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 9\r\n\r\nx");
+    assert_eq!(answer.code(), (408, text(Code::RequestTimeout)));
+    for silent in ["", "GET / HTTP/1.1\r\nhost"] {
+        let answer = server.raw(silent.as_bytes());
+        assert_ne!(answer.status, 200);
+    }
+}
+
+#[test]
+fn panic_in_one_call_is_an_internal_error_and_ends_nothing_else() {
+    let server = Server::echo(Setup::default());
+    for sn in ["panic", "fail"] {
+        let answer = server.raw(
+            server
+                .signed("GetCaCertificate", &format!("Sn={sn}"))
+                .as_bytes(),
+        );
+        assert_eq!(answer.code(), (500, text(Code::InternalError)));
+        assert!(!answer.body.contains("a cause") && !answer.body.contains("as asked"));
+    }
+    let answer = server.raw(server.signed("GetCaCertificate", "Sn=1").as_bytes());
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn call_that_takes_too_long_is_answered() {
+    let settings = ServiceSettings {
+        call_timeout: Duration::from_millis(20),
+        ..ServiceSettings::default()
+    };
+    let server = Server::echo(Setup {
+        settings,
+        ..Setup::default()
+    });
+    let answer = server.raw(server.signed("GetCaCertificate", "Sn=never").as_bytes());
+    assert_eq!(answer.code(), (503, text(Code::ServiceUnavailable)));
+}
+
+#[test]
+fn account_over_its_rate_is_told_when_to_come_again() {
+    let server = Server::echo(Setup {
+        settings: per_second(1),
+        ..Setup::default()
+    });
+    // At one a second, one of these is over the rate however slow this host is.
+    let throttled = (0..100)
+        .map(|_| server.raw(server.signed("GetCaCertificate", "Sn=1").as_bytes()))
+        .find(|answer| answer.status != 200)
+        .unwrap();
+    assert_eq!(throttled.code(), (429, text(Code::ThrottlingUser)));
+    let wait: u64 = throttled.headers["x-acs-retry-after"].parse().unwrap();
+    assert!((1..=1000).contains(&wait));
+}
+
+#[test]
+fn too_much_at_once_is_refused_and_health_still_answers() {
+    let limits = RequestLimits {
+        concurrent: 0,
+        ..RequestLimits::default()
+    };
+    let server = Server::echo(Setup {
+        limits,
+        ..Setup::default()
+    });
+    let answer = server.raw(server.signed("GetCaCertificate", "Sn=1").as_bytes());
+    assert_eq!(answer.code(), (503, text(Code::ServiceUnavailable)));
+    assert!(answer.headers.contains_key("x-acs-retry-after"));
+    let answer = server.raw(b"GET /live HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn health_and_metrics_need_no_signature() {
+    let server = Server::echo(Setup::default());
+    let get = |path| {
+        server
+            .raw(format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").as_bytes())
+    };
+    assert_eq!(get("/live").json(), json!({ "Status": "live" }));
+    let ready = get("/ready");
+    assert_eq!(ready.status, 503);
+    assert_eq!(ready.json()["Reason"], "no store");
+    let metrics = get("/metrics");
+    assert_eq!(
+        (metrics.status, metrics.body.as_str()),
+        (200, "portcullis_up 1\n")
+    );
+    assert!(metrics.headers["content-type"].starts_with("text/plain; version=0.0.4"));
+}
+
+#[test]
+fn unknown_and_unsupported_operations_are_told_apart() {
+    let server = Server::echo(Setup::default());
+    for (action, code) in [
+        ("NoSuchOperation", Code::ApiNotFound),
+        ("getcacertificate", Code::ApiNotFound),
+        ("SendMessage", Code::ApiNotSupport),
+    ] {
+        let answer = server.raw(server.signed(action, "").as_bytes());
+        assert_eq!(answer.code(), (404, text(code)), "{action}");
+    }
+}
+
+#[test]
+fn one_address_cannot_take_all_connections() {
+    let connections = ConnectionLimits {
+        per_address: 2,
+        ..ConnectionLimits::default()
+    };
+    let server = Server::echo(Setup {
+        connections,
+        ..Setup::default()
+    });
+    let live = b"GET /live HTTP/1.1\r\nhost: h\r\n\r\n";
+    let open = || {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let _ = stream.write_all(live);
+        let mut first = [0; 1];
+        (stream.read(&mut first).unwrap_or(0), stream)
+    };
+    let (first, second) = (open(), open());
+    assert_eq!((first.0, second.0), (1, 1));
+    assert_eq!(open().0, 0);
+    drop((first, second));
+    // The places come back once the server has seen the connections end.
+    let mut found = 0;
+    while found == 0 {
+        found = open().0;
+    }
+}
+
+#[test]
+fn connection_is_kept_for_the_next_request() {
+    let server = Server::echo(Setup::default());
+    let one = server
+        .signed("GetCaCertificate", "Sn=1")
+        .replace("connection: close\r\n", "");
+    let two = server.signed("GetCaCertificate", "Sn=2");
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(one.as_bytes()).unwrap();
+    stream.write_all(two.as_bytes()).unwrap();
+    let mut all = String::new();
+    stream.read_to_string(&mut all).unwrap();
+    assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 2);
+}
+
+#[test]
+fn shutdown_does_not_wait_for_idle_connections() {
+    let mut server = Server::echo(Setup::default());
+    let mut idle = TcpStream::connect(server.address).unwrap();
+    idle.write_all(b"GET /live HTTP/1.1\r\nhost: h\r\n\r\n")
+        .unwrap();
+    let mut first = [0; 1];
+    idle.read_exact(&mut first).unwrap();
+    server.shutdown.cancel();
+    let serving = server.serving.take().unwrap();
+    server.runtime.block_on(serving).unwrap();
+    assert!(TcpStream::connect(server.address).is_err());
+}
+
+#[test]
+fn https_is_trusted_by_the_ca_that_is_named() {
+    let ca = TestCa::root("server ca", 1);
+    let mut params = crate::testing::device_params("localhost", 2);
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    params.subject_alt_names = vec![rcgen::SanType::IpAddress([127, 0, 0, 1].into())];
+    let certificate = ca.issue_device(params);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der.clone()], certificate.private_key())
+        .unwrap();
+    let server = Server::echo(Setup {
+        tls: Some(Arc::new(tls)),
+        ..Setup::default()
+    });
+    let file = server.files.path().join("ca.pem");
+    std::fs::write(&file, ca.pem()).unwrap();
+    let trusting = server.client("https", "operator", &["--ca-file", file.to_str().unwrap()]);
+    let answer = trusting
+        .call(Action::GetCaCertificate, &[("Sn", "1")])
+        .unwrap();
+    assert_eq!(answer["Sn"], "1");
+    let other = server.files.path().join("other.pem");
+    std::fs::write(&other, TestCa::root("server ca", 1).pem()).unwrap();
+    let doubting = server.client("https", "operator", &["--ca-file", other.to_str().unwrap()]);
+    let error = doubting
+        .call(Action::GetCaCertificate, &[("Sn", "1")])
+        .unwrap_err();
+    assert_eq!(error.exit_code(), 3, "{error}");
+    let plain = server.client("http", "operator", &[]);
+    let error = plain
+        .call(Action::GetCaCertificate, &[("Sn", "1")])
+        .unwrap_err();
+    assert_eq!(error.exit_code(), 3, "{error}");
+}
