@@ -74,6 +74,7 @@ pub fn init_log(settings: &LogSettings) -> Result<(), TelemetryError> {
                 tracing_subscriber::fmt::layer()
                     .json()
                     .flatten_event(true)
+                    .with_span_list(false)
                     .with_writer(io::stderr),
             )
             .try_init()?,

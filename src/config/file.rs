@@ -1,7 +1,7 @@
 //! The configuration file: its keys as they are written, and what each is if it is left out.
 //!
 //! The defaults stand here, or in the settings of the module that a key is for. A key without a default is an `Option`; whether it
-//! may be left out is for [`convert`](super::convert) to say.
+//! may be left out is for `convert` to say.
 
 use std::path::PathBuf;
 

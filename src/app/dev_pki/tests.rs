@@ -1,11 +1,14 @@
 use std::collections::BTreeMap;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use time::Duration;
 use time::macros::datetime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::plan::Role;
 use super::*;
 
 const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
