@@ -190,6 +190,8 @@ mod tests {
                     "ValidBegin": "1654137303000",
                     "ValidEnd": "1969497303000",
                     "Status": "0",
+                    "EffectiveStatus": "0",
+                    "EffectiveReason": "it is inactive",
                 }],
                 "PageNo": 2,
                 "PageSize": 10,

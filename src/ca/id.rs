@@ -10,14 +10,22 @@ use serde::{Deserialize, Serialize};
 pub enum IdError {
     /// The text has a character that the identifier cannot have.
     #[error("{what} has a character that is not allowed there")]
-    Character { what: &'static str },
+    Character {
+        /// Which identifier.
+        what: &'static str,
+    },
     /// The text is too short or too long.
     #[error("{what} must have {min} to {max} {unit}, this has {got}")]
     Length {
+        /// Which identifier.
         what: &'static str,
+        /// The least it must have, in `unit`.
         min: usize,
+        /// The most it may have, in `unit`.
         max: usize,
+        /// What is counted.
         unit: &'static str,
+        /// What there is, in `unit`.
         got: usize,
     },
 }

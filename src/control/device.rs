@@ -242,8 +242,8 @@ impl Step {
     fn changes(self, devices: &[DeviceRecord]) -> Vec<Change> {
         devices
             .iter()
-            .cloned()
             .filter(|device| Some(device.status) != self.after)
+            .cloned()
             .map(|device| match self.after {
                 Some(status) => Change::PutDevice(DeviceRecord { status, ..device }),
                 None => Change::DeleteDevice {

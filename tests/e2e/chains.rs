@@ -38,6 +38,26 @@ fn refused_without(ca: &str) {
 }
 
 #[test]
+fn listing_says_why_an_active_ca_admits_nobody() {
+    let broker = Broker::start();
+    let api = broker.api();
+    let shown = |name: &str| {
+        let all = api.list();
+        let found = all.into_iter().find(|ca| ca["CaName"] == name);
+        found.unwrap()
+    };
+    assert_eq!(shown("ca-b-issuing")["EffectiveStatus"], "1");
+    let root = api.sn_of("ca-b");
+    api.inactivate(&root);
+    let issuing = shown("ca-b-issuing");
+    assert_eq!(issuing["Status"], "1", "its own state");
+    assert_eq!(issuing["EffectiveStatus"], "0");
+    let reason = issuing["EffectiveReason"].as_str().unwrap();
+    assert!(reason.contains(&root), "{reason}");
+    assert_eq!(shown("ca-a")["EffectiveStatus"], "1");
+}
+
+#[test]
 fn device_that_sends_only_its_leaf_is_refused_when_the_root_is_inactive() {
     let broker = Broker::start();
     let api = broker.api();

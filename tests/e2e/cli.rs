@@ -54,26 +54,30 @@ fn ca_register_proves_possession_with_the_key() {
     let x1 = broker.identity("device-x1");
     assert!(!broker.admits(&x1));
     let (certificate, key) = (broker.cert("ca-x.pem"), broker.cert("ca-x.key"));
-    let done = broker.cli(&[
-        "ca",
-        "register",
-        "--name",
-        "ca-x",
-        "--ca",
-        certificate.to_str().unwrap(),
-        "--ca-key",
-        key.to_str().unwrap(),
-    ]);
+    let certificate = certificate.to_str().unwrap();
+    let key = key.to_str().unwrap();
+    let done = broker.cli(&["ca", "register", "ca-x", certificate, "--key", key]);
     assert_eq!(done.code, 0, "{done:?}");
     assert!(done.stdout.contains(&ca.sn()), "{done:?}");
     assert!(broker.admits(&x1));
 }
 
 #[test]
+fn ca_register_refuses_the_key_of_another_ca() {
+    let broker = Broker::start();
+    let (certificate, key) = (broker.cert("ca-x.pem"), broker.cert("ca-a.key"));
+    let certificate = certificate.to_str().unwrap();
+    let key = key.to_str().unwrap();
+    let done = broker.cli(&["ca", "register", "ca-x", certificate, "--key", key]);
+    assert_ne!(done.code, 0, "{done:?}");
+    assert!(!broker.admits(&broker.identity("device-x1")));
+}
+
+#[test]
 fn failures_have_exit_codes_and_say_what_to_do() {
     let broker = Broker::start();
     let unknown = broker.cli(&["ca", "inactivate", "0123456789"]);
-    assert_ne!(unknown.code, 0);
+    assert_eq!(unknown.code, 4, "{unknown:?}");
     assert!(unknown.stderr.contains("0123456789"), "{unknown:?}");
     assert!(unknown.stdout.is_empty(), "{unknown:?}");
     let usage = broker.cli(&["ca", "inactivate"]);
@@ -84,8 +88,11 @@ fn failures_have_exit_codes_and_say_what_to_do() {
     let secret = broker.api().secret;
     fs::write(&key, right.replace(&secret, "wrong")).unwrap();
     let refused = broker.cli(&["ca", "list"]);
-    assert_ne!(refused.code, 0);
-    assert!(!refused.stderr.is_empty());
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(
+        refused.stderr.contains("SignatureDoesNotMatch"),
+        "{refused:?}"
+    );
     fs::write(&key, right).unwrap();
 
     let home = broker.stop();
@@ -93,6 +100,6 @@ fn failures_have_exit_codes_and_say_what_to_do() {
     let mut command = crate::harness::broker::program();
     command.args(["ca", "list", "--key-file"]).arg(key);
     let gone = crate::harness::process::Process::spawn(&mut command).finish();
-    assert_ne!(gone.code, 0);
+    assert_eq!(gone.code, 3, "{gone:?}");
     assert!(gone.stderr.contains("127.0.0.1"), "{gone:?}");
 }

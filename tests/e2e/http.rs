@@ -24,13 +24,12 @@ fn metrics_count_handshakes_and_refusals() {
     let text = wait_until("the refusal is counted", || {
         let answer = get(broker.admin, "/metrics").unwrap();
         assert_eq!(answer.status, 200);
-        let counted = answer.text.lines().any(|line| {
-            line.contains("refus") && line.contains("inactive") && !line.ends_with(" 0")
-        });
-        counted.then_some(answer.text)
+        assert!(answer.headers.contains("content-type: text/plain"));
+        let refused = r#"portcullis_handshakes_total{outcome="ca_inactive"} 1"#;
+        answer.text.contains(refused).then_some(answer.text)
     });
-    let text_of = get(broker.admin, "/metrics").unwrap().headers;
-    assert!(text_of.contains("content-type: text/plain"), "{text_of}");
+    let accepted = r#"portcullis_handshakes_total{outcome="accepted"} 1"#;
+    assert!(text.contains(accepted), "{text}");
     let help = text.lines().filter(|l| l.starts_with("# HELP")).count();
     let kinds = text.lines().filter(|l| l.starts_with("# TYPE")).count();
     assert!(kinds > 0 && help == kinds, "each family is described");

@@ -1,11 +1,13 @@
 //! The vendor's unmodified Python SDK, and requests that are wrong on purpose.
 
+use rmqtt_codec::v5::DisconnectReasonCode;
+use rustls::AlertDescription;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use crate::harness::Broker;
-use crate::harness::pki::Ca;
+use crate::harness::pki::{self, Ca};
 use crate::harness::sdk::{Sdk, Style};
+use crate::harness::{Broker, Version};
 
 #[test]
 fn sdk_runs_every_operation() {
@@ -72,6 +74,67 @@ fn all_operations(style: Style) {
     assert_eq!(answers[0]["ok"]["Sn"], sn.as_str(), "{answers:?}");
     assert_eq!(answers[1]["ok"]["Data"]["Status"], "1");
     assert!(broker.admits(&device));
+}
+
+#[test]
+fn sdk_runs_every_device_operation() {
+    device_operations(Style::Sync);
+}
+
+#[test]
+fn sdk_runs_every_device_operation_asynchronously() {
+    device_operations(Style::Async);
+}
+
+fn device_operations(style: Style) {
+    let broker = Broker::start();
+    let sdk = Sdk::new(&broker, style);
+    let ca = Ca::root("a CA of the customer's");
+    let ca_sn = broker.api().register("customer", &ca);
+    let device = ca.device("thermometer");
+    let device_sn = pki::sn(&device.chain[0]);
+    let named = json!({"ca_sn": ca_sn, "device_sn": device_sn});
+    let by_ca = json!({"ca_sn": ca_sn, "page_no": "1", "page_size": "10"});
+    let unseen = sdk.error("GetDeviceCertificate", named.clone());
+    assert_eq!(unseen["code"], "FindDeviceBySnError", "{unseen}");
+
+    assert!(broker.admits(&device), "recorded at its first connection");
+    let shown = sdk.ok("GetDeviceCertificate", named.clone())["Data"].clone();
+    assert_eq!(shown["DeviceName"], "thermometer");
+    assert_eq!(shown["DeviceSn"], device_sn.as_str());
+    assert_eq!(shown["CaSn"], ca_sn.as_str());
+    assert_eq!(shown["Status"], "1");
+    let page = json!({"page_no": "1", "page_size": "10"});
+    let all = sdk.ok("ListDeviceCertificate", page);
+    assert_eq!(all["Data"]["DeviceCertificateVOS"], json!([shown]));
+    let all = sdk.ok("ListDeviceCertificateByCaSn", by_ca.clone());
+    assert_eq!(all["Data"]["Total"], 1);
+
+    let live = broker.client(&device, Version::V13).connect().unwrap();
+    let answer = sdk.ok("InactivateDeviceCertificate", named.clone());
+    assert_eq!(answer["DeviceSn"], device_sn.as_str());
+    assert_eq!(
+        live.wait_disconnect(),
+        DisconnectReasonCode::AdministrativeAction
+    );
+    let client = broker.client(&device, Version::V13);
+    client.refused_with(AlertDescription::AccessDenied);
+    assert!(broker.admits(&ca.device("another")), "the CA is active");
+    sdk.ok("ActiveDeviceCertificate", named.clone());
+    assert!(broker.admits(&device));
+
+    sdk.ok("DeleteDeviceCertificate", named.clone());
+    let gone = sdk.error("GetDeviceCertificate", named);
+    assert_eq!(gone["code"], "FindDeviceBySnError", "{gone}");
+    assert!(broker.admits(&device), "recorded again");
+
+    let live = broker.client(&device, Version::V13).connect().unwrap();
+    sdk.ok("DeleteCaCertificate", json!({"sn": ca_sn}));
+    live.wait_end();
+    let client = broker.client(&device, Version::V13);
+    client.refused_with(AlertDescription::UnknownCA);
+    let gone = sdk.error("ListDeviceCertificateByCaSn", by_ca);
+    assert_eq!(gone["code"], "FindCaBySnError", "{gone}");
 }
 
 #[test]

@@ -94,15 +94,6 @@ impl Process {
         self.wait_output(what, |text| text.stderr.iter().find_map(|line| pick(line)))
     }
 
-    /// Wait until a line of either stream is wanted, or the process ends by itself.
-    pub fn wait_output_or_exit(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {
-        wait_until(what, || {
-            let ended = !self.is_running();
-            let lines = [self.stdout(), self.stderr()].concat();
-            (ended || lines.iter().any(|line| wanted(line))).then_some(())
-        });
-    }
-
     fn wait_output<T>(&self, what: &str, pick: impl Fn(&Text) -> Option<T>) -> T {
         let start = Instant::now();
         let mut text = self.output.text.lock().unwrap();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::client::{ClientConnection, Resumption};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{AlertDescription, ClientConfig, HandshakeKind, RootCertStore};
+use rustls::{AlertDescription, ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore};
 
 use super::DEADLINE;
 use super::mqtt::Mqtt;
@@ -205,6 +205,24 @@ pub struct Held {
 }
 
 impl Held {
+    /// Send the last record; says whether the server's Finished comes, which completes the
+    /// handshake. Only TLS 1.2 has one at this place.
+    pub fn completes(mut self) -> bool {
+        assert_eq!(
+            self.stream.connection.protocol_version(),
+            Some(ProtocolVersion::TLSv1_2)
+        );
+        if self.stream.socket.write_all(&self.held).is_err() {
+            return false;
+        }
+        while self.stream.connection.is_handshaking() {
+            if self.stream.receive().is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Send the last record and CONNECT; says whether the server answers with CONNACK.
     pub fn release(mut self) -> Result<Mqtt, End> {
         self.stream
