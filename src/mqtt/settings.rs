@@ -21,7 +21,7 @@ pub struct Settings {
 pub struct Limits {
     /// Connections at the same time, handshakes included. Those beyond are closed. Default 50,000.
     pub max_connections: usize,
-    /// TLS handshakes at the same time. Those beyond wait. Default 256.
+    /// TLS handshakes at the same time. Those beyond wait. Default 4,096.
     pub max_handshakes: usize,
     /// From the end of the handshake to a whole CONNECT. Default 10 s.
     pub connect_timeout: Duration,
@@ -158,7 +158,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 50_000,
-            max_handshakes: 256,
+            max_handshakes: 4_096,
             connect_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             takeover_timeout: Duration::from_secs(10),

@@ -11,7 +11,7 @@ fn silent_clients_delay_nobody() {
     let broker = Broker::start();
     let open = || TcpStream::connect(broker.mqtt).unwrap();
     let silent: Vec<_> = (0..100).map(|_| open()).collect();
-    let half: Vec<_> = (0..20)
+    let half: Vec<_> = (0..300)
         .map(|_| {
             let mut socket = open();
             // A TLS record that announces 512 octets and stops.
