@@ -1,8 +1,10 @@
 //! The rules of acceptance, one scenario each, over chains made in memory.
 
+mod certificates;
+mod orders;
+
 use std::sync::Arc;
 
-use proptest::prelude::*;
 use rcgen::{
     BasicConstraints, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyUsagePurpose,
     NameConstraints,
@@ -10,8 +12,7 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 
-use crate::ca::certificate::{CaCertificate, VerificationCertificate};
-use crate::ca::error::{CertificateError, OffReason, PathMember, Refusal};
+use crate::ca::error::{OffReason, PathMember, Refusal};
 use crate::ca::lifecycle::Status;
 use crate::ca::path::Admitted;
 use crate::ca::registry::{DeviceKey, Purpose, Registry, RegistryError};
@@ -527,136 +528,4 @@ fn subject_with_too_many_cas_takes_no_more() {
             .can_insert(&TestCa::root("else", 1).certificate(), Purpose::Device)
             .is_ok()
     );
-}
-
-#[test]
-fn certificates_that_are_no_cas_are_told_why() {
-    let root = TestCa::root("root", 1);
-    let mut params = ca_params("leaf", 2);
-    params.is_ca = IsCa::NoCa;
-    let leaf = TestCa::self_signed(params);
-    assert_eq!(
-        CaCertificate::from_der(&leaf.der).unwrap_err(),
-        CertificateError::NotCa
-    );
-    let mut params = ca_params("no-sign", 2);
-    params.key_usages = vec![KeyUsagePurpose::CrlSign];
-    let no_sign = TestCa::self_signed(params);
-    assert_eq!(
-        CaCertificate::from_der(&no_sign.der).unwrap_err(),
-        CertificateError::NoKeyCertSign
-    );
-    let two = format!("{}{}", root.pem(), root.pem());
-    let key = format!("{}{}", root.pem(), root.key.serialize_pem());
-    for bad in [
-        "",
-        "x",
-        "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
-        "-----BEGIN CERTIFICATE-----\nMIIB",
-        &two,
-        &key,
-    ] {
-        assert!(CaCertificate::from_pem(bad).is_err(), "{bad:?}");
-    }
-    let one_line = root.pem().replace('\n', "\\n");
-    assert_eq!(
-        CaCertificate::from_pem(&one_line).unwrap().id(),
-        root.certificate().id()
-    );
-    assert!(CaCertificate::from_pem(&root.pem().replace('\n', "\r\n")).is_ok());
-}
-
-#[test]
-fn verification_certificate_proves_only_the_key_that_signed_it() {
-    let (ca, other) = (TestCa::root("ca", 1), TestCa::root("ca", 2));
-    let proof = ca.issue("the-code", 3);
-    let pem = crate::ca::certificate::to_pem(&proof.der);
-    let parsed = VerificationCertificate::from_pem(&pem).unwrap();
-    assert_eq!(parsed.common_name(), "the-code");
-    let algorithms = crate::tls::server_config::algorithms();
-    assert!(ca.certificate().has_signed(parsed.der(), algorithms));
-    assert!(!other.certificate().has_signed(parsed.der(), algorithms));
-}
-
-/// The authorities of the property test: two roots, two intermediates below the first, one
-/// below the second intermediate, and a renewal of the first root.
-struct Forest {
-    cas: Vec<TestCa>,
-    devices: Vec<(TestDevice, Vec<usize>)>,
-}
-
-impl Forest {
-    fn new() -> Self {
-        let a = TestCa::root("a", 1);
-        let b = TestCa::root("b", 2);
-        let a1 = a.issue_ca(ca_params("a1", 3));
-        let a2 = a.issue_ca(ca_params("a2", 4));
-        let a21 = a2.issue_ca(ca_params("a21", 5));
-        let renewed = TestCa::self_signed_with(ca_params("a", 6), Arc::clone(&a.key));
-        let devices = vec![
-            (a.issue("d", 10), vec![0, 5]),
-            (b.issue("d", 11), vec![1]),
-            (a1.issue("d", 12), vec![2, 0, 5]),
-            (a2.issue("d", 13), vec![3, 0, 5]),
-            (a21.issue("d", 14), vec![4, 3, 0, 5]),
-        ];
-        Self {
-            cas: vec![a, b, a1, a2, a21, renewed],
-            devices,
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    /// Whatever the order of changes: a device is admitted exactly if some CA at or above its
-    /// issuer is registered, and no registered CA at or above it, as far as the registered
-    /// certificates tell, is inactive.
-    #[test]
-    fn any_order_of_changes_admits_what_the_rule_says(
-        steps in proptest::collection::vec((0usize..6, 0u8..4), 1..40)
-    ) {
-        thread_local!(static FOREST: Forest = Forest::new());
-        FOREST.with(|forest| {
-            let registry = registry(SameKey::Deny);
-            let mut states: [Option<Status>; 6] = [None; 6];
-            for (index, step) in steps {
-                let ca = &forest.cas[index];
-                match step {
-                    0 | 1 if states[index].is_none() => {
-                        ca.register(&registry);
-                        states[index] = Some(Status::Active);
-                    }
-                    0 | 1 => {
-                        let status = if step == 0 { Status::Active } else { Status::Inactive };
-                        registry.set_status(ca.certificate().id(), status);
-                        states[index] = Some(status);
-                    }
-                    2 if states[index].is_some() => {
-                        registry.set_status(ca.certificate().id(), Status::Inactive);
-                        states[index] = Some(Status::Inactive);
-                    }
-                    _ => {
-                        registry.remove(ca.certificate().id());
-                        states[index] = None;
-                    }
-                }
-                let chain: Vec<_> = [2, 3, 4].map(|i: usize| &forest.cas[i]).to_vec();
-                for (device, above) in &forest.devices {
-                    let registered = |i: &usize| states[*i].is_some();
-                    let off = |i: &usize| states[*i] == Some(Status::Inactive);
-                    let rule = above.iter().any(registered) && !above.iter().any(off);
-                    // What is above `a21` is known over a registered `a2` only: nobody can say
-                    // who signed a CA that nobody registered.
-                    let apart = above.first() == Some(&4)
-                        && states[4] == Some(Status::Active)
-                        && states[3].is_none();
-                    let admitted = admit(&registry, device, &chain).is_ok();
-                    prop_assert_eq!(admitted, rule || apart, "{:?} {:?}", above, states);
-                }
-            }
-            Ok(())
-        })?;
-    }
 }

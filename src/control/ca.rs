@@ -119,13 +119,7 @@ impl Control {
                     inner.plan_registration(&caller, at, &name, &ca_pem, verification_pem)?;
                 Ok((at, plan))
             });
-            let (at, (ca, code)) = match plan {
-                Ok(plan) => plan,
-                Err(error) => {
-                    inner.refused(&record, &error).await;
-                    return Err(error);
-                }
-            };
+            let (at, (ca, code)) = inner.or_refused(&record, plan).await?;
             let sn = ca.certificate.serial().clone();
             record.subject = format!("ca:{sn}");
             let mut changes = vec![Change::PutCa(ca.record.clone())];
@@ -220,13 +214,7 @@ impl Control {
             let plan = inner
                 .authorize(&caller, &instance)
                 .and_then(|at| Ok((at, inner.find_ca(at, &sn)?)));
-            let (at, ca) = match plan {
-                Ok(plan) => plan,
-                Err(error) => {
-                    inner.refused(&record, &error).await;
-                    return Err(error);
-                }
-            };
+            let (at, ca) = inner.or_refused(&record, plan).await?;
             let sn = ca.certificate.serial().clone();
             record.subject = format!("ca:{sn}");
             record.before = Some(word(ca.record.status));
@@ -278,13 +266,7 @@ impl Control {
             let plan = inner
                 .authorize(&caller, &instance)
                 .and_then(|at| Ok((at, inner.find_ca(at, &sn)?)));
-            let (at, ca) = match plan {
-                Ok(plan) => plan,
-                Err(error) => {
-                    inner.refused(&record, &error).await;
-                    return Err(error);
-                }
-            };
+            let (at, ca) = inner.or_refused(&record, plan).await?;
             let sn = ca.certificate.serial().clone();
             record.subject = format!("ca:{sn}");
             record.before = Some(word(ca.record.status));

@@ -88,22 +88,26 @@ impl Inner {
         result
     }
 
-    /// Record that a change was refused before it began.
-    pub(crate) async fn refused(&self, record: &Record<'_>, error: &ControlError) {
-        tracing::info!(
-            action = record.action,
-            subject = record.subject,
-            request.id = %record.caller.request_id,
-            reason = error.name(),
-            detail = %error,
-            "change refused"
-        );
-        if let Err(error) = self
-            .record(record, Phase::Refused, Outcome::error(error))
-            .await
-        {
-            tracing::error!(%error, "a refused change could not be audited");
+    /// The plan of a change; if it came to nothing, the refusal is logged and audited.
+    ///
+    /// # Errors
+    /// What the plan came to.
+    pub(crate) async fn or_refused<T>(&self, record: &Record<'_>, plan: Answer<T>) -> Answer<T> {
+        if let Err(error) = &plan {
+            tracing::info!(
+                action = record.action,
+                subject = record.subject,
+                request.id = %record.caller.request_id,
+                reason = error.name(),
+                detail = %error,
+                "change refused"
+            );
+            let outcome = Outcome::error(error);
+            if let Err(error) = self.record(record, Phase::Refused, outcome).await {
+                tracing::error!(%error, "a refused change could not be audited");
+            }
         }
+        plan
     }
 
     /// Make the changes durable, and what is owed before them.

@@ -177,13 +177,7 @@ impl Control {
                 let (ca, devices) = inner.find_devices(at, &ca_sn, &device_sn)?;
                 Ok((at, ca, devices))
             });
-            let (at, ca, devices) = match plan {
-                Ok(plan) => plan,
-                Err(error) => {
-                    inner.refused(&record, &error).await;
-                    return Err(error);
-                }
-            };
+            let (at, ca, devices) = inner.or_refused(&record, plan).await?;
             let sn = devices
                 .first()
                 .map(|device| device.serial.clone())

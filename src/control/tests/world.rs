@@ -1,0 +1,245 @@
+//! A control over a store that can be made to fail.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::sync::Notify;
+
+use super::INSTANCE;
+use crate::audit::AuditLog;
+use crate::ca::certificate::to_pem;
+use crate::ca::error::Refusal;
+use crate::ca::id::{CaId, RequestId};
+use crate::ca::lifecycle::Status;
+use crate::ca::path::Admitted;
+use crate::ca::topology::SameKey;
+use crate::control::{
+    Caller, Control, ControlError, ControlParts, ControlSettings, Door, InstanceSettings,
+    OnInactivate, Principal,
+};
+use crate::store::{Change, Snapshot, Store, StoreError, StoreFuture};
+use crate::testing::{TestCa, TestDevice};
+use crate::tls::peer::VerifiedPeer;
+
+/// A store in memory that outlives the control over it, as a file would.
+#[derive(Default)]
+pub(super) struct TestStore {
+    pub(super) kept: Mutex<Snapshot>,
+    pub(super) broken: AtomicBool,
+    pub(super) changed: Notify,
+}
+
+impl TestStore {
+    pub(super) fn apply(&self, changes: Vec<Change>) -> u64 {
+        let mut kept = self.kept.lock().unwrap();
+        for change in changes {
+            match change {
+                Change::PutCa(ca) => {
+                    kept.cas.retain(|other| other.id != ca.id);
+                    kept.cas.push(ca);
+                }
+                Change::DeleteCa(id) => kept.cas.retain(|ca| ca.id != id),
+                Change::PutDevice(device) => {
+                    kept.devices.retain(|other| {
+                        (other.issuer, &other.serial) != (device.issuer, &device.serial)
+                    });
+                    kept.devices.push(device);
+                }
+                Change::DeleteDevice { issuer, serial, .. } => kept
+                    .devices
+                    .retain(|device| (device.issuer, &device.serial) != (issuer, &serial)),
+                Change::PutRegisterCode(code) => {
+                    kept.register_codes.retain(|other| other.code != code.code);
+                    kept.register_codes.push(code);
+                }
+                Change::DeleteRegisterCode(code) => {
+                    kept.register_codes.retain(|other| other.code != code);
+                }
+            }
+        }
+        kept.seq += 1;
+        self.changed.notify_waiters();
+        kept.seq
+    }
+
+    pub(super) fn status(&self, id: CaId) -> Option<Status> {
+        let kept = self.kept.lock().unwrap();
+        kept.cas.iter().find(|ca| ca.id == id).map(|ca| ca.status)
+    }
+}
+
+impl Store for TestStore {
+    fn snapshot(&self) -> StoreFuture<'_, Snapshot> {
+        Box::pin(async { Ok(self.kept.lock().unwrap().clone()) })
+    }
+
+    fn head(&self) -> StoreFuture<'_, u64> {
+        Box::pin(async { Ok(self.kept.lock().unwrap().seq) })
+    }
+
+    fn commit(&self, expected: u64, changes: Vec<Change>) -> StoreFuture<'_, u64> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            if self.broken.load(Ordering::Relaxed) {
+                return Err(StoreError::Closed);
+            }
+            let head = self.kept.lock().unwrap().seq;
+            if head != expected {
+                return Err(StoreError::Conflict { expected, head });
+            }
+            Ok(self.apply(changes))
+        })
+    }
+
+    fn changed(&self, after: u64) -> StoreFuture<'_, u64> {
+        Box::pin(async move {
+            loop {
+                let notified = self.changed.notified();
+                tokio::pin!(notified);
+                notified.as_mut().enable();
+                let head = self.kept.lock().unwrap().seq;
+                if head > after {
+                    return Ok(head);
+                }
+                notified.await;
+            }
+        })
+    }
+}
+
+pub(super) struct World {
+    pub(super) store: Arc<TestStore>,
+    pub(super) directory: tempfile::TempDir,
+    pub(super) control: Control,
+    pub(super) time: Arc<Mutex<SystemTime>>,
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        Self::with(SameKey::Deny, OnInactivate::Cut).await
+    }
+
+    pub(super) async fn with(same_key: SameKey, on_inactivate: OnInactivate) -> Self {
+        let store = Arc::new(TestStore::default());
+        let directory = tempfile::tempdir().unwrap();
+        let time = Arc::new(Mutex::new(SystemTime::now()));
+        let path = directory.path().join("audit.jsonl");
+        let control = open(&store, path, &time, same_key, on_inactivate).await;
+        Self {
+            store,
+            directory,
+            control,
+            time,
+        }
+    }
+
+    /// The process ends at once and starts again.
+    pub(super) async fn restart(&mut self) {
+        let path = self.directory.path().join("restarted.jsonl");
+        let (deny, cut) = (SameKey::Deny, OnInactivate::Cut);
+        self.control = open(&self.store, path, &self.time, deny, cut).await;
+    }
+
+    pub(super) async fn register(&self, ca: &TestCa, name: &str) -> String {
+        self.control
+            .register_ca_unproved(&host(), INSTANCE, name, &ca.pem())
+            .await
+            .unwrap()
+            .to_string()
+    }
+
+    pub(super) async fn register_with(
+        &self,
+        ca: &TestCa,
+        proof: &TestDevice,
+    ) -> Result<String, ControlError> {
+        self.control
+            .register_ca(&caller(), INSTANCE, "ca", &ca.pem(), &to_pem(&proof.der))
+            .await
+            .map(|sn| sn.to_string())
+    }
+
+    pub(super) fn admit(&self, device: &TestDevice) -> Result<Admitted, Refusal> {
+        self.admit_over(device, &[])
+    }
+
+    pub(super) fn admit_over(
+        &self,
+        device: &TestDevice,
+        chain: &[&TestCa],
+    ) -> Result<Admitted, Refusal> {
+        let chain: Vec<CertificateDer<'_>> = chain.iter().map(|ca| ca.der.clone()).collect();
+        self.control
+            .registry(&INSTANCE.parse().unwrap())
+            .unwrap()
+            .admit(&device.der, &chain, UnixTime::now())
+            .map_err(|refused| refused.refusal)
+    }
+
+    pub(super) async fn record(&self, device: &TestDevice) -> VerifiedPeer {
+        let peer = VerifiedPeer::new(INSTANCE.parse().unwrap(), self.admit(device).unwrap());
+        self.control.device_admitted(&peer);
+        let registry = self.control.registry(peer.instance()).unwrap();
+        while registry.device_status(peer.admitted().device()).is_none() {
+            tokio::task::yield_now().await;
+        }
+        peer
+    }
+
+    pub(super) fn audit_lines(&self) -> Vec<serde_json::Value> {
+        std::fs::read_to_string(self.directory.path().join("audit.jsonl"))
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+pub(super) async fn open(
+    store: &Arc<TestStore>,
+    audit: PathBuf,
+    time: &Arc<Mutex<SystemTime>>,
+    same_key: SameKey,
+    on_inactivate: OnInactivate,
+) -> Control {
+    let clock = Arc::clone(time);
+    Control::open(ControlParts {
+        store: Arc::clone(store) as Arc<dyn Store>,
+        audit: AuditLog::open(&audit, 0).unwrap(),
+        instances: vec![InstanceSettings {
+            id: INSTANCE.parse().unwrap(),
+            account: "owner".parse().unwrap(),
+            same_key,
+            on_inactivate,
+            admin_cas: Vec::new(),
+        }],
+        settings: ControlSettings {
+            max_cas: 4,
+            ..ControlSettings::default()
+        },
+        clock: Arc::new(move || *clock.lock().unwrap()),
+    })
+    .await
+    .unwrap()
+}
+
+pub(super) fn caller() -> Caller {
+    Caller {
+        principal: Principal::AccessKey("AK1".parse().unwrap()),
+        account: "owner".parse().unwrap(),
+        door: Door::Http,
+        address: Some("127.0.0.1:9".parse().unwrap()),
+        request_id: RequestId::from_random([7; 16]),
+    }
+}
+
+pub(super) fn host() -> Caller {
+    Caller {
+        principal: Principal::Host("root".to_owned()),
+        door: Door::Host,
+        ..caller()
+    }
+}
