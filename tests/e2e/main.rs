@@ -18,6 +18,7 @@ mod audit;
 mod chains;
 mod cli;
 mod control_channel;
+mod documents;
 mod durability;
 mod expiry;
 mod gate;
