@@ -279,10 +279,7 @@ async fn open_control(config: &Config) -> Result<(Control, Registry), StartError
         Ok((store, audit))
     });
     let (store, audit) = opened.await.map_err(|_| StartError::Interrupted)??;
-    let registry = match store.head().await? {
-        0 => Registry::New,
-        _ => Registry::Kept,
-    };
+    let registry = Registry::at(store.head().await?);
     let mut instances = Vec::new();
     for instance in &config.instances {
         let admin_ca = config.admin.control_channel.as_ref();

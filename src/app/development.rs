@@ -13,10 +13,23 @@ use crate::control::{Caller, Control, ControlError, Door, Principal};
 /// Whether the registry was there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Registry {
-    /// Nothing was ever written to it.
+    /// The development CAs were never all registered in it: it is new, or the first start was
+    /// cut short.
     New,
     /// It has a past, and is not touched.
     Kept,
+}
+
+impl Registry {
+    /// By the number of its last commit. The first commits are the registrations, one each;
+    /// nothing else is committed before the broker serves.
+    pub(super) fn at(head: u64) -> Self {
+        if head < REGISTERED_CAS.len() as u64 {
+            Self::New
+        } else {
+            Self::Kept
+        }
+    }
 }
 
 /// Make the certificates complete, and take the access key into the configuration.
@@ -65,7 +78,11 @@ pub(super) async fn register(
         let pem = std::fs::read_to_string(&path)
             .map_err(|source| DevPkiError::io("read", &path, source))?;
         let caller = caller(instance)?;
+        let known = is_known(control, &caller, instance, &pem)
+            .await
+            .map_err(|source| StartError::Register { name, source })?;
         match registry {
+            _ if known => {}
             Registry::New => {
                 let sn = control
                     .register_ca_unproved(&caller, instance.id.as_str(), name, &pem)
@@ -74,16 +91,13 @@ pub(super) async fn register(
                 tracing::info!(ca.sn = %sn, ca.name = name, "development CA registered");
             }
             Registry::Kept => {
-                let known = is_known(control, &caller, instance, &pem).await;
-                if !known.map_err(|source| StartError::Register { name, source })? {
-                    tracing::warn!(
-                        ca.name = name,
-                        "{} is not registered, so its devices are refused; register it with \
-                         `portcullis ca register`, or stop the broker and remove the data \
-                         directory to begin anew",
-                        path.display()
-                    );
-                }
+                tracing::warn!(
+                    ca.name = name,
+                    "{} is not registered, so its devices are refused; register it with \
+                     `portcullis ca register`, or stop the broker and remove the data \
+                     directory to begin anew",
+                    path.display()
+                );
             }
         }
     }

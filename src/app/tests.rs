@@ -152,3 +152,39 @@ async fn second_broker_on_the_same_data_is_refused() {
     let second = App::build(config(directory.path())).await;
     assert!(matches!(second, Err(StartError::Store(_))));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_start_that_was_cut_short_is_finished_by_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let now = time::OffsetDateTime::now_utc();
+    let pki = DevPki::ensure(
+        &directory.path().join("certs"),
+        "http://127.0.0.1:1",
+        &instance(),
+        now,
+    )
+    .unwrap();
+    let pem = std::fs::read_to_string(pki.certificate("ca-a")).unwrap();
+    let ca = CaCertificate::from_pem(&pem).unwrap();
+    let store = SqliteStore::open(&config.data_dir.join(DATABASE)).unwrap();
+    let record = crate::store::CaRecord {
+        instance: instance(),
+        id: ca.id(),
+        name: "ca-a".to_owned(),
+        status: crate::ca::lifecycle::Status::Active,
+        der: ca.der().to_vec(),
+        verification_pem: None,
+        register_code: None,
+        registered_at_ms: 1,
+    };
+    store
+        .commit(0, vec![crate::store::Change::PutCa(record)])
+        .await
+        .unwrap();
+    drop(store);
+    let app = App::build(config).await.unwrap();
+    let mut names = registered(&app).await;
+    names.sort();
+    assert_eq!(names, ["ca-a", "ca-b", "ca-b-issuing"]);
+}
