@@ -146,9 +146,9 @@ fn register(connection: &Connection, arguments: &RegisterArgs) -> Result<(), Cli
         ],
     )?;
     show::result(connection, &answer, || {
-        let sn = field(&answer, "Sn");
+        let (sn, options) = (field(&answer, "Sn"), &connection.options);
         format!(
-            "CA {} is registered and active: devices that it signed can connect.\nSN    {sn}\nUndo  portcullis ca inactivate {sn}\n",
+            "CA {} is registered and active: devices that it signed can connect.\nSN    {sn}\nUndo  portcullis ca inactivate {sn}{options}\n",
             arguments.name
         )
     });
@@ -193,7 +193,8 @@ fn inactivate(connection: &Connection, text: &str) -> Result<(), ClientError> {
                 show::ended(&answer)
             ),
         };
-        format!("CA {name} ({sn}) {what}\nUndo  portcullis ca activate {sn}\n")
+        let options = &connection.options;
+        format!("CA {name} ({sn}) {what}\nUndo  portcullis ca activate {sn}{options}\n")
     });
     Ok(())
 }

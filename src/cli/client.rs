@@ -110,6 +110,8 @@ pub struct Connection {
     key_id: String,
     secret: Secret,
     instance: String,
+    /// The options to repeat in a command for the same broker; empty, or begins with a space.
+    pub(super) options: String,
     /// How results are shown.
     pub(super) output: Output,
     /// Whether to ask before something is cut off.
@@ -189,6 +191,7 @@ impl ConnectionArgs {
             key_id: key.access_key_id,
             secret: Secret::new(key.access_key_secret),
             instance,
+            options: self.options(),
             output: if self.json {
                 Output::Json
             } else {
@@ -200,6 +203,21 @@ impl ConnectionArgs {
                 Confirm::Ask
             },
         })
+    }
+
+    /// The connection options as they were given, for a shell.
+    fn options(&self) -> String {
+        let path = |path: &PathBuf| path.display().to_string();
+        let given = [
+            ("--endpoint", self.endpoint.clone()),
+            ("--key-file", self.key_file.as_ref().map(path)),
+            ("--instance", self.instance.clone()),
+            ("--ca-file", self.ca_file.as_ref().map(path)),
+        ];
+        given
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!(" {name} {}", quoted(&value?))))
+            .collect()
     }
 
     fn read_key(&self, path: &Path) -> Result<KeyFile, ClientError> {
@@ -421,6 +439,16 @@ fn parse_endpoint(text: &str) -> Result<(String, String), ClientError> {
     }
 }
 
+/// The text as a shell takes it.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
 pub(super) fn usage(text: String) -> ClientError {
     ClientError::Usage(text)
 }
@@ -459,6 +487,22 @@ mod tests {
         ] {
             assert!(parse_endpoint(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn options_are_repeated_as_a_shell_takes_them() {
+        let arguments = ConnectionArgs {
+            endpoint: None,
+            key_file: Some("it's here/key.json".into()),
+            instance: Some("post-cn-1".to_owned()),
+            ca_file: None,
+            json: false,
+            yes: true,
+        };
+        assert_eq!(
+            arguments.options(),
+            r" --key-file 'it'\''s here/key.json' --instance post-cn-1"
+        );
     }
 
     #[test]

@@ -121,7 +121,10 @@ fn inactivate(connection: &Connection, which: &Which) -> Result<(), ClientError>
             _ => "is inactive: it was cut off and is refused.",
         };
         let Found { sn, ca_sn, .. } = &found;
-        format!("Device {found} {what}\nUndo  portcullis device activate {sn} --ca {ca_sn}\n")
+        let options = &connection.options;
+        format!(
+            "Device {found} {what}\nUndo  portcullis device activate {sn} --ca {ca_sn}{options}\n"
+        )
     });
     Ok(())
 }
