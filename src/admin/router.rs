@@ -150,11 +150,13 @@ impl Shared {
     async fn call(&self, call: &mut Call, Peer(address): Peer, request: Request) -> Outcome {
         let (head, body) = request.into_parts();
         self.check_head(&head)?;
+        let body = self.read(body).await?;
+        // Only now: whoever sends a body slowly, unproved as it is, takes nobody's turn. Bodies are
+        // bounded by their size and by the number of connections.
         let _working = self
             .working
             .try_acquire()
             .map_err(|_| ApiError::from(Code::ServiceUnavailable).retry_after(1000))?;
-        let body = self.read(body).await?;
         let query = Params::decode(head.uri.query().unwrap_or_default()).map_err(unreadable)?;
         let form = form(&head.headers, &body)?;
         let incoming = Incoming {

@@ -172,11 +172,17 @@ where
         let timer = tokio::time::sleep(keep_alive.map_or(write_timeout, |t| t.min(write_timeout)));
         tokio::pin!(timer);
         loop {
+            // Also while the client's packets have to wait: whose trust has ended gets no message.
+            if let Some(why) = peer.cut() {
+                return self.cut_off(why);
+            }
             match self.process(cell, &mut heard).await {
                 Ok(()) => {}
                 Err(end) => {
                     // Answers that come before the fault still go out.
-                    self.collect(cell, usize::MAX);
+                    if !matches!(end.ending, Ending::Cut) {
+                        self.collect(cell, usize::MAX);
+                    }
                     return end;
                 }
             }

@@ -247,6 +247,29 @@ fn too_much_at_once_is_refused_and_health_still_answers() {
 }
 
 #[test]
+fn slow_bodies_of_strangers_take_no_turn() {
+    let server = Server::echo(Setup {
+        limits: RequestLimits {
+            concurrent: 1,
+            ..RequestLimits::default()
+        },
+        ..Setup::default()
+    });
+    let slow: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            let head = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nx";
+            stream.write_all(head).unwrap();
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(100));
+    let answer = server.raw(server.signed("GetCaCertificate", "Sn=1").as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    drop(slow);
+}
+
+#[test]
 fn health_and_metrics_need_no_signature() {
     let server = Server::echo(Setup::default());
     let get = |path| {

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::harness::*;
 use crate::mqtt::hub::Hooks;
 use crate::mqtt::settings::{SessionOnCut, Settings, WillOnCut};
+use crate::mqtt::wire::encode::Outgoing;
 use crate::tls::live::Cut;
 
 fn mortal(id: &'static str) -> v5::Connect {
@@ -166,4 +167,22 @@ async fn a_slow_consumer_is_let_go() {
             .await;
     }
     world.until("c", |session| session.is_none()).await;
+}
+
+#[tokio::test]
+async fn what_waits_in_the_session_is_not_sent_after_a_cut() {
+    let world = World::start().await;
+    // Whether the cut or the packet is seen first is left to chance.
+    for _ in 0..32 {
+        let mut client = world.simple5("c").await;
+        let cell = world.broker.hub().registry.get("c").unwrap();
+        cell.session().send(Outgoing::Pong);
+        client.send(v5::Packet::PingRequest).await;
+        client.cut.send(Some(Cut::CaInactive)).unwrap();
+        match client.next().await {
+            Some(v5::Packet::Disconnect(packet)) => assert_eq!(u8::from(packet.reason_code), 0x98),
+            other => panic!("{other:?}"),
+        }
+        world.until_away("c").await;
+    }
 }
