@@ -1,5 +1,6 @@
 //! What a packet of the client makes the connection do.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::num::NonZeroU16;
 use std::pin::Pin;
@@ -15,14 +16,15 @@ use crate::mqtt::bus::{BusError, Routed};
 use crate::mqtt::frame::{Audience, Message};
 use crate::mqtt::identity::Peer;
 use crate::mqtt::metrics::{self, Ending};
+use crate::mqtt::session::subscriptions::Place;
 use crate::mqtt::session::{Fault, Step, ToPublish, ToSubscribe};
 use crate::mqtt::shard::Cell;
 use crate::mqtt::topics::Subscription;
 use crate::mqtt::wire::packets::{Options, RetainHandling};
 use crate::mqtt::wire::{Incoming, QoS, Version, reason};
 
-/// A new or renewed subscription whose retained messages are to be sent.
-type Renewed = (Subscription, crate::mqtt::session::subscriptions::Place);
+/// Filters of one packet that are subscribed before others get their turn.
+const FILTERS_AT_A_TIME: usize = 64;
 
 impl<S, P> Connection<'_, S, P>
 where
@@ -40,7 +42,7 @@ where
             Step::Nothing => Ok(()),
             Step::Publish(message) => self.publish(cell, *message).await,
             Step::Subscribe(wanted) => {
-                self.subscribe(cell, wanted);
+                self.subscribe(cell, wanted).await;
                 Ok(())
             }
             Step::Unsubscribe(id, filters) => {
@@ -145,42 +147,63 @@ where
         }
     }
 
-    fn subscribe(&mut self, cell: &Arc<Cell>, wanted: ToSubscribe) {
+    /// One packet can name very many filters, and each can match very many retained messages: others
+    /// get their turn between the filters, a cut is looked for, and nothing more is looked up
+    /// when the session's queue is full.
+    async fn subscribe(&mut self, cell: &Arc<Cell>, wanted: ToSubscribe) {
         let mut codes = Vec::with_capacity(wanted.filters.len());
         let mut renewed = Vec::new();
-        for filter in wanted.filters {
+        let mut seen = HashSet::new();
+        for (index, filter) in wanted.filters.into_iter().enumerate() {
+            if index % FILTERS_AT_A_TIME == FILTERS_AT_A_TIME - 1 {
+                tokio::task::yield_now().await;
+                if self.peer.cut().is_some() {
+                    return;
+                }
+            }
             codes.push(match filter {
                 Err(code) => code,
-                Ok((subscription, options)) => self.subscribe_one(
-                    cell,
-                    subscription,
-                    options,
-                    wanted.subscription_id,
-                    &mut renewed,
-                ),
+                Ok((subscription, options)) => {
+                    let id = wanted.subscription_id;
+                    let (code, retained) = self.subscribe_one(cell, &subscription, options, id);
+                    // Once for each packet, however often the packet names the filter.
+                    if let Some(place) = retained
+                        && seen.insert(place)
+                    {
+                        renewed.push((subscription, place));
+                    }
+                    code
+                }
             });
         }
         cell.session().subscribed(wanted.id, codes);
         let now = self.hub.now();
         for (subscription, place) in renewed {
             let retained = self.hub.retained.matching(subscription.filter(), now);
-            let mut session = cell.session();
-            for frame in retained {
-                let taken = session.deliver_retained(&frame, place);
-                metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
+            let mut full = false;
+            {
+                let mut session = cell.session();
+                for frame in retained {
+                    let taken = session.deliver_retained(&frame, place);
+                    metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
+                    full |= taken.dropped > 0;
+                }
             }
+            if full || self.peer.cut().is_some() {
+                return;
+            }
+            tokio::task::yield_now().await;
         }
     }
 
-    /// Subscribe to one filter, and give its reason code.
+    /// Subscribe to one filter. Gives its reason code, and the place whose retained messages are due.
     fn subscribe_one(
         &self,
         cell: &Arc<Cell>,
-        subscription: Subscription,
+        subscription: &Subscription,
         options: Options,
         id: Option<u32>,
-        renewed: &mut Vec<Renewed>,
-    ) -> u8 {
+    ) -> (u8, Option<Place>) {
         let administrator = cell.owner.is_administrator();
         let permission = self
             .hub
@@ -188,25 +211,27 @@ where
             .subscribe(administrator, subscription.filter());
         if permission == Permission::Denied {
             metrics::denied("subscribe");
-            return reason::NOT_AUTHORIZED;
+            return (reason::NOT_AUTHORIZED, None);
         }
         let (known, count) = {
             let session = cell.session();
             let subscriptions = session.subscriptions();
-            (subscriptions.get(&subscription), subscriptions.len())
+            (subscriptions.get(subscription), subscriptions.len())
         };
         let place = match known {
             Some(place) => place,
-            None if count >= self.hub.limits.max_subscriptions => return reason::QUOTA_EXCEEDED,
+            None if count >= self.hub.limits.max_subscriptions => {
+                return (reason::QUOTA_EXCEEDED, None);
+            }
             None => {
                 let Some(shard) = self.hub.registry.shards().get(cell.shard) else {
-                    return reason::UNSPECIFIED;
+                    return (reason::UNSPECIFIED, None);
                 };
-                match shard.subscribe(cell, &subscription) {
+                match shard.subscribe(cell, subscription) {
                     Ok(place) => place,
                     Err(error) => {
                         tracing::error!(%error, "the bus did not take a subscription");
-                        return reason::UNSPECIFIED;
+                        return (reason::UNSPECIFIED, None);
                     }
                 }
             }
@@ -214,16 +239,12 @@ where
         let mut session = cell.session();
         let subscriptions = session.subscriptions_mut();
         subscriptions.insert(subscription.clone(), place, options, id);
-        let send_retained = match (&subscription, options.retain_handling) {
+        let send_retained = match (subscription, options.retain_handling) {
             (Subscription::Shared(_), _) | (_, RetainHandling::Never) => false,
             (Subscription::Plain(_), RetainHandling::Always) => true,
             (Subscription::Plain(_), RetainHandling::IfNew) => known.is_none(),
         };
-        // Once for each packet, however often the packet names the filter.
-        if send_retained && renewed.iter().all(|(_, other)| *other != place) {
-            renewed.push((subscription, place));
-        }
-        options.qos.value()
+        (options.qos.value(), send_retained.then_some(place))
     }
 
     fn unsubscribe(
