@@ -116,6 +116,17 @@ impl Ledger {
             .collect()
     }
 
+    /// A certificate of this authority in this instance.
+    pub(crate) fn ca_of(&self, instance: &InstanceId, key: CaKeyId) -> Option<CaId> {
+        let ids = self.by_key.get(&key)?;
+        let mut here = ids.iter().filter(|id| {
+            self.cas
+                .get(id)
+                .is_some_and(|ca| &ca.record.instance == instance)
+        });
+        here.next().copied()
+    }
+
     pub(crate) fn put_device(&mut self, device: DeviceRecord) {
         let place = (device.ca, device.serial.clone(), device.issuer);
         self.devices
