@@ -291,6 +291,7 @@ impl Judgement<'_> {
         let mut keys = Vec::with_capacity(2);
         let mut nearest: Option<CaEntry> = None;
         let mut purpose = anchor.purpose;
+        let mut all_named = true;
         for intermediate in path.intermediate_certificates() {
             let der = intermediate.der();
             let parsed = parse(&der).map_err(|error| malformed(&error))?;
@@ -313,11 +314,12 @@ impl Judgement<'_> {
             let registered = self.registry.registered(&der, intermediate.subject(), key);
             let serial = serial(&parsed).map_err(|error| malformed(&error))?;
             self.check_state(key, registered.as_ref(), serial)?;
-            if let Some(entry) = &registered
-                && entry.purpose == Purpose::Device
-            {
+            self.check_own_state(CaId::of_der(&der), registered.as_ref())?;
+            match registered.as_ref().map(|entry| entry.purpose) {
                 // A device CA below an administrators' CA makes no administrators.
-                purpose = Purpose::Device;
+                Some(Purpose::Device) => purpose = Purpose::Device,
+                Some(Purpose::Admin) => {}
+                None => all_named = false,
             }
             if nearest.is_none() {
                 nearest = registered;
@@ -330,6 +332,14 @@ impl Judgement<'_> {
             return Err(Refusal::UnknownCa);
         }
         self.check_state(anchor_key, Some(anchor), certificate.serial().clone())?;
+        self.check_own_state(certificate.id(), Some(anchor))?;
+        if purpose == Purpose::Admin && !all_named {
+            // It may be a device CA that is not registered, or no longer.
+            return Err(Refusal::Misused {
+                who: PathMember::Intermediate,
+                rule: "it makes no administrators: the configuration does not name it",
+            });
+        }
 
         // Rule 4.
         let device = DeviceKey {
@@ -366,6 +376,18 @@ impl Judgement<'_> {
             .position(|anchor| std::ptr::from_ref(anchor).cast::<()>() == address)
             .and_then(|index| self.candidates.get(index))
             .ok_or(Refusal::UnknownCa)
+    }
+
+    /// An authority that is on may have certificates that are not: a path over one of those is
+    /// none.
+    fn check_own_state(&self, id: CaId, registered: Option<&CaEntry>) -> Result<(), Refusal> {
+        match registered {
+            Some(entry) if self.registry.is_inactive(id) => Err(Refusal::CaInactive {
+                sn: entry.certificate.serial().clone(),
+                why: OffReason::Own,
+            }),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn check_state(

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 
 use crate::ca::certificate::{Algorithms, CaCertificate};
 use crate::ca::error::{OffReason, Refusal};
@@ -58,6 +58,8 @@ pub(crate) struct CaEntry {
 pub struct Effects {
     /// Authorities that are off, or have no certificate left, after the change.
     pub denied: Vec<CaKeyId>,
+    /// Device certificates that the change switched off.
+    pub devices: Vec<DeviceKey>,
 }
 
 /// The registered CAs and known devices of one instance.
@@ -67,6 +69,9 @@ pub struct Registry {
     by_subject: DashMap<Box<[u8]>, Vec<CaEntry>>,
     by_id: DashMap<CaId, CaEntry>,
     verdicts: DashMap<CaKeyId, Verdict>,
+    /// Certificates whose own state is inactive: under [`SameKey::AllowActive`] their authority
+    /// may be on, but not by them.
+    inactive: DashSet<CaId>,
     devices: DashMap<DeviceKey, Status>,
     topology: Mutex<Topology>,
     steps: RwLock<()>,
@@ -82,6 +87,7 @@ impl Registry {
             by_subject: DashMap::new(),
             by_id: DashMap::new(),
             verdicts: DashMap::new(),
+            inactive: DashSet::new(),
             devices: DashMap::new(),
             topology: Mutex::new(Topology::new(same_key, algorithms)),
             steps: RwLock::new(()),
@@ -97,10 +103,22 @@ impl Registry {
         certificate: &CaCertificate,
         purpose: Purpose,
     ) -> Result<(), RegistryError> {
-        if self.by_id.contains_key(&certificate.id()) {
-            return Ok(());
+        self.check(&self.lock(), certificate, purpose)
+    }
+
+    fn check(
+        &self,
+        topology: &Topology,
+        certificate: &CaCertificate,
+        purpose: Purpose,
+    ) -> Result<(), RegistryError> {
+        if let Some(registered) = self.by_id.get(&certificate.id()) {
+            return match registered.purpose == purpose {
+                true => Ok(()),
+                false => Err(RegistryError::OtherPurpose),
+            };
         }
-        if self.lock().with_subject(certificate.subject()) >= MAX_PER_SUBJECT {
+        if topology.with_subject(certificate.subject()) >= MAX_PER_SUBJECT {
             return Err(RegistryError::TooManyWithSubject);
         }
         let other_purpose =
@@ -128,12 +146,12 @@ impl Registry {
         purpose: Purpose,
         status: Status,
     ) -> Result<Effects, RegistryError> {
-        self.can_insert(&certificate, purpose)?;
         let mut topology = self.lock();
+        self.check(&topology, &certificate, purpose)?;
         let recomputed = topology.insert(Arc::clone(&certificate), status);
-        // Verdicts first: no reader finds the certificate before it finds its state.
-        let effects = self.publish(recomputed);
         let id = certificate.id();
+        // Verdicts first: no reader finds the certificate before it finds its state.
+        let effects = self.publish_with(id, status, recomputed);
         let entry = CaEntry {
             certificate,
             purpose,
@@ -150,8 +168,11 @@ impl Registry {
     /// Set the own state of a certificate. Without effect if it is not registered.
     pub fn set_status(&self, id: CaId, status: Status) -> Effects {
         let mut topology = self.lock();
+        if topology.status(id).is_none() {
+            return Effects::default();
+        }
         let recomputed = topology.set_status(id, status);
-        self.publish(recomputed)
+        self.publish_with(id, status, recomputed)
     }
 
     /// Forget a certificate. Without effect if it is not registered.
@@ -166,7 +187,9 @@ impl Registry {
                 .remove_if(subject, |_, left| left.is_empty());
         }
         let recomputed = topology.remove(id);
-        self.publish(recomputed)
+        let effects = self.publish(recomputed);
+        self.inactive.remove(&id);
+        effects
     }
 
     /// The own state of a certificate, if it is registered.
@@ -186,6 +209,12 @@ impl Registry {
     /// The registered authorities below this one, itself included.
     pub fn at_or_below(&self, key: CaKeyId) -> Vec<CaKeyId> {
         self.lock().at_or_below(key).into_iter().collect()
+    }
+
+    /// The registered authorities that signed this certificate, directly or through others,
+    /// nearest first.
+    pub fn above(&self, id: CaId) -> Vec<CaKeyId> {
+        self.lock().above(id)
     }
 
     /// Number of registered certificates, for any purpose.
@@ -272,6 +301,25 @@ impl Registry {
 
     pub(crate) fn verdict(&self, key: CaKeyId) -> Option<Verdict> {
         self.verdicts.get(&key).map(|verdict| verdict.clone())
+    }
+
+    pub(crate) fn is_inactive(&self, id: CaId) -> bool {
+        self.inactive.contains(&id)
+    }
+
+    /// [`publish`](Self::publish) in order with the own state of the certificate that changed.
+    fn publish_with(&self, id: CaId, status: Status, recomputed: Recomputed) -> Effects {
+        match status {
+            Status::Inactive => {
+                self.inactive.insert(id);
+                self.publish(recomputed)
+            }
+            Status::Active => {
+                let effects = self.publish(recomputed);
+                self.inactive.remove(&id);
+                effects
+            }
+        }
     }
 
     /// Deny first, allow last, so that a reader never sees more allowed than before or after.

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod orders;
+mod purposes;
 
 use std::sync::Arc;
 

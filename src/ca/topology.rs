@@ -4,7 +4,7 @@
 //! certificates. A certificate is *on* if it is active and no registered authority that signed it
 //! is off. Whether an authority is off follows from its certificates by [`SameKey`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::ca::certificate::{Algorithms, CaCertificate};
@@ -186,6 +186,22 @@ impl Topology {
                 {
                     open.push(child);
                 }
+            }
+        }
+        found
+    }
+
+    /// The authorities that stand above this certificate, nearest first.
+    pub(crate) fn above(&self, id: CaId) -> Vec<CaKeyId> {
+        let mut found: Vec<CaKeyId> = Vec::new();
+        let mut seen = HashSet::new();
+        let mut open = VecDeque::from([id]);
+        while let Some(id) = open.pop_front() {
+            if let Some(parent) = self.nodes.get(&id).and_then(|node| node.parent)
+                && seen.insert(parent)
+            {
+                found.push(parent);
+                open.extend(self.groups.get(&parent).into_iter().flatten());
             }
         }
         found

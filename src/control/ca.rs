@@ -246,7 +246,8 @@ impl Control {
     }
 
     /// Delete a CA with the device certificates recorded under it. Devices that another
-    /// certificate of the same authority admits are listed under that one from then on.
+    /// certificate of the same authority admits are listed under that one from then on, and
+    /// inactive devices under the CA above it, if one is registered.
     ///
     /// # Errors
     /// As [`set_ca_status`](Self::set_ca_status).
@@ -271,13 +272,24 @@ impl Control {
             record.subject = format!("ca:{sn}");
             record.before = Some(word(ca.record.status));
             let id = ca.record.id;
-            let (heir, devices) = {
+            let devices: Vec<_> = {
                 let ledger = inner.ledger();
-                let devices: Vec<_> = ledger.devices_under(&at.id, id).cloned().collect();
-                (ledger.siblings(&ca).first().copied(), devices)
+                let sibling = ledger.siblings(&ca).first().copied();
+                // A CA above may admit them still: one that is off is not forgotten then.
+                let above = || {
+                    let above = at.registry.above(id);
+                    above.iter().find_map(|key| ledger.ca_of(&at.id, *key))
+                };
+                let for_inactive = sibling.or_else(above);
+                let heir = |device: &crate::store::DeviceRecord| match device.status {
+                    Status::Active => sibling,
+                    Status::Inactive => for_inactive,
+                };
+                let devices = ledger.devices_under(&at.id, id).cloned();
+                devices.map(|device| (heir(&device), device)).collect()
             };
             let mut changes = vec![Change::DeleteCa(id)];
-            changes.extend(devices.iter().cloned().map(|device| match heir {
+            changes.extend(devices.iter().cloned().map(|(heir, device)| match heir {
                 Some(ca) => Change::PutDevice(crate::store::DeviceRecord { ca, ..device }),
                 None => Change::DeleteDevice {
                     instance: device.instance,
@@ -285,10 +297,10 @@ impl Control {
                     serial: device.serial,
                 },
             }));
-            // To delete an inactive certificate may let its siblings admit again.
-            let toward = match ca.record.status {
-                Status::Inactive => Toward::Allow,
-                Status::Active => Toward::Deny,
+            // To delete a certificate that is off may let its siblings, or CAs below it, admit again.
+            let toward = match (ca.record.status, at.registry.off_reason(id)) {
+                (Status::Active, None) => Toward::Deny,
+                (Status::Inactive, _) | (Status::Active, Some(_)) => Toward::Allow,
             };
             let registry = Arc::clone(&at.registry);
             let sessions_ended = inner
@@ -296,7 +308,7 @@ impl Control {
                     let mut ledger = inner.ledger_mut();
                     let effects = registry.remove(id);
                     ledger.remove_ca(id);
-                    for device in devices {
+                    for (heir, device) in devices {
                         ledger.remove_device(&device);
                         match heir {
                             Some(ca) => {

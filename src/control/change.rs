@@ -111,6 +111,10 @@ impl Inner {
     }
 
     /// Make the changes durable, and what is owed before them.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] for changes toward allow, if another hand changed the store since
+    /// they were planned; what it did is known then, and they can be planned anew.
     pub(crate) async fn commit(
         &self,
         turn: &mut Turn,
@@ -122,45 +126,69 @@ impl Inner {
         if all.is_empty() {
             return Ok(());
         }
-        let mut result = self.store.commit(turn.seq, all.clone()).await;
-        let mut other_hand = false;
-        if let Err(StoreError::Conflict { head, .. }) = result {
-            // A hand on the database file. What this process decided comes after it.
-            other_hand = true;
-            result = self.store.commit(head, all).await;
-        }
-        match result {
+        match self.store.commit(turn.seq, all.clone()).await {
             Ok(seq) => {
-                turn.owed.clear();
-                self.durable.store(true, Ordering::Release);
-                if other_hand {
-                    // `seq` is left alone if this fails, so that the follower tries again.
-                    match self.store.snapshot().await {
-                        Ok(snapshot) => self.take_over(turn, snapshot),
-                        Err(error) => tracing::error!(%error, "the store cannot be read"),
-                    }
-                } else {
-                    turn.seq = seq;
-                }
+                turn.seq = seq;
+                self.paid(turn);
                 Ok(())
             }
-            Err(error) => {
-                if toward == Toward::Deny {
-                    turn.owed.extend(changes);
+            Err(StoreError::Conflict { expected, head }) => {
+                // A hand on the database file. A denial goes over whatever it did. What would
+                // allow something was planned without knowing of it, and is not done.
+                let over = match toward {
+                    Toward::Deny => all,
+                    Toward::Allow => turn.owed.clone(),
+                };
+                if !over.is_empty() {
+                    if let Err(error) = self.store.commit(head, over).await {
+                        return Err(self.unpaid(turn, changes, toward, error));
+                    }
+                    self.paid(turn);
                 }
-                self.durable.store(turn.owed.is_empty(), Ordering::Release);
-                Err(error)
+                // `seq` is left alone if this fails, so that the follower tries again.
+                match self.store.snapshot().await {
+                    Ok(snapshot) => self.take_over(turn, snapshot),
+                    Err(error) => tracing::error!(%error, "the store cannot be read"),
+                }
+                match toward {
+                    Toward::Deny => Ok(()),
+                    Toward::Allow => Err(StoreError::Conflict { expected, head }),
+                }
             }
+            Err(error) => Err(self.unpaid(turn, changes, toward, error)),
         }
+    }
+
+    fn paid(&self, turn: &mut Turn) {
+        turn.owed.clear();
+        self.durable.store(true, Ordering::Release);
+    }
+
+    fn unpaid(
+        &self,
+        turn: &mut Turn,
+        changes: Vec<Change>,
+        toward: Toward,
+        error: StoreError,
+    ) -> StoreError {
+        if toward == Toward::Deny {
+            turn.owed.extend(changes);
+        }
+        self.durable.store(turn.owed.is_empty(), Ordering::Release);
+        error
     }
 
     /// End the live connections that the effects of a change deny.
     pub(crate) fn end_denied(&self, instance: &Instance, effects: &Effects) -> usize {
         match instance.on_inactivate {
             OnInactivate::Cut => {
-                instance
-                    .peers
-                    .cut_over(&effects.denied, &instance.registry, self.now())
+                let (peers, registry, now) = (&instance.peers, &instance.registry, self.now());
+                let of_devices: usize = effects
+                    .devices
+                    .iter()
+                    .map(|device| peers.cut_device(device, registry, now))
+                    .sum();
+                peers.cut_over(&effects.denied, registry, now) + of_devices
             }
             OnInactivate::Keep => 0,
         }

@@ -12,10 +12,10 @@ use crate::control::ca::{shown, word};
 use crate::control::change::{Toward, Turn};
 use crate::control::ledger::{Ca, device_key};
 use crate::control::{
-    Answer, Caller, Changed, Control, ControlError, DeviceView, Inner, Instance, OnInactivate,
-    Page, PageRequest, Record,
+    Answer, Caller, Changed, Control, ControlError, DeviceView, Inner, Instance, Page, PageRequest,
+    Record,
 };
-use crate::store::{Change, DeviceRecord};
+use crate::store::{Change, DeviceRecord, StoreError};
 use crate::tls::peer::{Purpose, VerifiedPeer};
 
 impl Control {
@@ -186,15 +186,18 @@ impl Control {
             record.before = devices.first().map(|device| word(device.status));
             let changes = step.changes(&devices);
             let changed = !changes.is_empty();
-            let keys: Vec<_> = devices.iter().map(device_key).collect();
             let registry = Arc::clone(&at.registry);
-            inner
+            let sessions_ended = inner
                 .carry_out(&mut turn, &record, at, step.toward, changes, |inner| {
                     let mut ledger = inner.ledger_mut();
+                    let mut effects = Effects::default();
                     for device in devices {
                         match step.after {
                             Some(status) => {
                                 registry.set_device(device_key(&device), status);
+                                if status == Status::Inactive {
+                                    effects.devices.push(device_key(&device));
+                                }
                                 ledger.put_device(DeviceRecord { status, ..device });
                             }
                             None => {
@@ -203,16 +206,9 @@ impl Control {
                             }
                         }
                     }
-                    Effects::default()
+                    effects
                 })
                 .await?;
-            let sessions_ended = match at.on_inactivate {
-                OnInactivate::Cut => keys
-                    .iter()
-                    .map(|key| at.peers.cut_device(key, &at.registry, inner.now()))
-                    .sum(),
-                OnInactivate::Keep => 0,
-            };
             Ok(Changed {
                 sn,
                 changed,
@@ -278,12 +274,19 @@ impl Inner {
                 () = self.closing.cancelled() => return,
             }
             let mut turn = self.turn.lock().await;
-            self.record_batch(&mut turn, &batch).await;
+            if let Err(StoreError::Conflict { .. }) = self.record_batch(&mut turn, &batch).await {
+                // Another hand may have recorded some of them, or taken their CA away.
+                let _ = self.record_batch(&mut turn, &batch).await;
+            }
             batch.clear();
         }
     }
 
-    async fn record_batch(&self, turn: &mut Turn, batch: &[VerifiedPeer]) {
+    async fn record_batch(
+        &self,
+        turn: &mut Turn,
+        batch: &[VerifiedPeer],
+    ) -> Result<(), StoreError> {
         let mut records: Vec<DeviceRecord> = Vec::new();
         for peer in batch {
             let Some(at) = self.instances.get(peer.instance()) else {
@@ -318,7 +321,7 @@ impl Inner {
         let changes = records.iter().cloned().map(Change::PutDevice).collect();
         if let Err(error) = self.commit(turn, changes, Toward::Allow).await {
             tracing::error!(%error, devices = records.len(), "new devices could not be recorded");
-            return;
+            return Err(error);
         }
         for record in records {
             if let Some(at) = self.instances.get(&record.instance) {
@@ -326,6 +329,7 @@ impl Inner {
             }
             self.ledger_mut().put_device(record);
         }
+        Ok(())
     }
 }
 

@@ -34,6 +34,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn put_ca(&mut self, ca: Ca) {
         let id = ca.record.id;
+        self.remove_ca(id);
         self.by_sn.insert(ca.certificate.serial().clone(), id);
         self.by_key
             .entry(ca.certificate.key_id())
@@ -56,7 +57,9 @@ impl Ledger {
         let Some(ca) = self.cas.remove(&id) else {
             return;
         };
-        self.by_sn.remove(ca.certificate.serial());
+        if self.by_sn.get(ca.certificate.serial()) == Some(&id) {
+            self.by_sn.remove(ca.certificate.serial());
+        }
         if let Some(ids) = self.by_key.get_mut(&ca.certificate.key_id()) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -114,6 +117,17 @@ impl Ledger {
                     .is_some_and(|sibling| sibling.record.instance == ca.record.instance)
             })
             .collect()
+    }
+
+    /// A certificate of this authority in this instance.
+    pub(crate) fn ca_of(&self, instance: &InstanceId, key: CaKeyId) -> Option<CaId> {
+        let ids = self.by_key.get(&key)?;
+        let mut here = ids.iter().filter(|id| {
+            self.cas
+                .get(id)
+                .is_some_and(|ca| &ca.record.instance == instance)
+        });
+        here.next().copied()
     }
 
     pub(crate) fn put_device(&mut self, device: DeviceRecord) {
@@ -181,6 +195,23 @@ impl Ledger {
                     .map(|(_, device)| device.clone())
             })
             .collect()
+    }
+
+    /// Whether exactly this is recorded.
+    pub(crate) fn has_device(&self, device: &DeviceRecord) -> bool {
+        let place = (device.ca, device.serial.clone(), device.issuer);
+        self.devices
+            .get(&device.instance)
+            .and_then(|devices| devices.get(&place))
+            == Some(device)
+    }
+
+    /// Replace all register codes.
+    pub(crate) fn set_codes(&mut self, codes: Vec<RegisterCodeRecord>) {
+        self.codes = codes
+            .into_iter()
+            .map(|code| (code.code.clone(), code))
+            .collect();
     }
 
     pub(crate) fn put_code(&mut self, code: RegisterCodeRecord) {

@@ -1,5 +1,7 @@
 //! Changes of trust from plan to answer, over a store that can be made to fail.
 
+mod deny_first;
+mod other_hand;
 mod world;
 
 use std::sync::Arc;

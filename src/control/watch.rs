@@ -1,18 +1,18 @@
 //! What changes trust from outside: another hand on the store, and the clock.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::ca::id::CaId;
+use crate::ca::id::{CaId, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::{Effects, Purpose};
 use crate::control::Inner;
 use crate::control::change::{Toward, Turn};
-use crate::control::ledger::device_key;
+use crate::control::ledger::{Ledger, device_key};
 use crate::control::start::read;
-use crate::store::Snapshot;
+use crate::store::{CaRecord, DeviceRecord, Snapshot};
 
 impl Inner {
     /// Take over what an operator changed in the database file, so that a hand edit is no hole.
@@ -91,12 +91,48 @@ impl Inner {
             "taking over changes that were made to the store by another hand"
         );
         turn.seq = snapshot.seq;
-        let kept: HashSet<CaId> = snapshot.cas.iter().map(|record| record.id).collect();
         let mut ledger = self.ledger_mut();
+        let ledger = &mut *ledger;
+        // Deny first, allow last: a hand that swaps one for the other shall not have both.
+        self.drop_cas(ledger, &snapshot.cas);
+        let (off, on): (Vec<_>, Vec<_>) = snapshot
+            .cas
+            .into_iter()
+            .partition(|record| record.status == Status::Inactive);
+        for record in off {
+            self.take_over_ca(ledger, record);
+        }
+        let gone = drop_devices(ledger, &snapshot.devices);
+        let (off, active): (Vec<_>, Vec<_>) = snapshot
+            .devices
+            .into_iter()
+            .partition(|device| device.status == Status::Inactive);
+        for device in off {
+            self.take_over_device(ledger, device);
+        }
+        for record in on {
+            self.take_over_ca(ledger, record);
+        }
+        for device in active {
+            self.take_over_device(ledger, device);
+        }
+        for device in gone {
+            if let Some(at) = self.instances.get(&device.instance) {
+                at.registry.forget_device(&device_key(&device));
+            }
+        }
+        ledger.set_codes(snapshot.register_codes);
+    }
 
+    /// Take out of the gate the CAs that are not in the store, or in another instance there.
+    fn drop_cas(&self, ledger: &mut Ledger, kept: &[CaRecord]) {
+        let kept: HashMap<CaId, &InstanceId> = kept
+            .iter()
+            .map(|record| (record.id, &record.instance))
+            .collect();
         let gone: Vec<_> = ledger
             .cas()
-            .filter(|ca| !kept.contains(&ca.record.id))
+            .filter(|ca| kept.get(&ca.record.id) != Some(&&ca.record.instance))
             .map(|ca| (ca.record.id, ca.record.instance.clone()))
             .collect();
         for (id, instance) in gone {
@@ -107,64 +143,80 @@ impl Inner {
                 self.end_denied(at, &effects);
             }
         }
-        for record in snapshot.cas {
-            let (id, status) = (record.id, record.status);
-            let Some(at) = self.instances.get(&record.instance) else {
-                tracing::error!(ca.id = %id, instance = %record.instance, "a CA of an unknown instance is left out");
-                continue;
-            };
-            if ledger.ca(id).is_some_and(|ca| ca.record == record) {
-                continue;
-            }
-            let ca = match read(record) {
-                Ok(ca) => ca,
-                Err(error) => {
-                    tracing::error!(%error, "a CA that was put into the store by another hand is left out");
-                    continue;
-                }
-            };
-            let effects = at
-                .registry
-                .insert(Arc::clone(&ca.certificate), Purpose::Device, status)
-                .unwrap_or_else(|error| {
-                    tracing::error!(%error, "a CA that was put into the store by another hand is left out");
-                    Effects::default()
-                });
-            ledger.put_ca(ca);
-            if status == Status::Inactive {
-                at.registry.barrier();
-            }
-            self.end_denied(at, &effects);
-        }
+    }
 
-        let devices: HashSet<_> = snapshot
-            .devices
-            .iter()
-            .map(|device| (device.instance.clone(), device_key(device)))
-            .collect();
-        let gone: Vec<_> = ledger
-            .devices()
-            .filter(|device| !devices.contains(&(device.instance.clone(), device_key(device))))
-            .cloned()
-            .collect();
-        for device in gone {
-            ledger.remove_device(&device);
-            if let Some(at) = self.instances.get(&device.instance) {
-                at.registry.forget_device(&device_key(&device));
-            }
+    fn take_over_ca(&self, ledger: &mut Ledger, record: CaRecord) {
+        let (id, status) = (record.id, record.status);
+        let Some(at) = self.instances.get(&record.instance) else {
+            tracing::error!(ca.id = %id, instance = %record.instance, "a CA of an unknown instance is left out");
+            return;
+        };
+        if ledger.ca(id).is_some_and(|ca| ca.record == record) {
+            return;
         }
-        for device in snapshot.devices {
-            if let Some(at) = self.instances.get(&device.instance) {
-                let key = device_key(&device);
-                at.registry.set_device(key.clone(), device.status);
-                at.peers.cut_device(&key, &at.registry, self.now());
-                ledger.put_device(device);
+        let ca = match read(record) {
+            Ok(ca) => ca,
+            Err(error) => {
+                tracing::error!(%error, "a CA that was put into the store by another hand is left out");
+                return;
             }
-        }
-        for code in snapshot.register_codes {
-            ledger.put_code(code);
+        };
+        let certificate = Arc::clone(&ca.certificate);
+        match at.registry.insert(certificate, Purpose::Device, status) {
+            Ok(effects) => {
+                ledger.put_ca(ca);
+                if status == Status::Inactive {
+                    at.registry.barrier();
+                }
+                self.end_denied(at, &effects);
+            }
+            Err(error) => {
+                tracing::error!(ca.id = %id, %error, "a CA that was put into the store by another hand is left out");
+            }
         }
     }
+
+    fn take_over_device(&self, ledger: &mut Ledger, device: DeviceRecord) {
+        let Some(at) = self.instances.get(&device.instance) else {
+            return;
+        };
+        if ledger.has_device(&device) {
+            return;
+        }
+        let key = device_key(&device);
+        at.registry.set_device(key.clone(), device.status);
+        if device.status == Status::Inactive {
+            at.registry.barrier();
+            let effects = Effects {
+                devices: vec![key],
+                ..Effects::default()
+            };
+            self.end_denied(at, &effects);
+        }
+        ledger.put_device(device);
+    }
+}
+
+/// Take out of the listings the devices that stand elsewhere in the store, or nowhere; gives the
+/// latter.
+fn drop_devices(ledger: &mut Ledger, kept: &[DeviceRecord]) -> Vec<DeviceRecord> {
+    let kept: HashMap<_, CaId> = kept
+        .iter()
+        .map(|device| ((device.instance.clone(), device_key(device)), device.ca))
+        .collect();
+    let place = |device: &DeviceRecord| kept.get(&(device.instance.clone(), device_key(device)));
+    let moved: Vec<_> = ledger
+        .devices()
+        .filter(|device| place(device) != Some(&device.ca))
+        .cloned()
+        .collect();
+    for device in &moved {
+        ledger.remove_device(device);
+    }
+    moved
+        .into_iter()
+        .filter(|device| place(device).is_none())
+        .collect()
 }
 
 /// How long to wait after the store could not be read.

@@ -1,0 +1,120 @@
+//! Changes toward deny that must not allow anything on their way.
+
+use std::sync::atomic::Ordering;
+
+use super::INSTANCE;
+use super::world::{World, host};
+use crate::ca::error::Refusal;
+use crate::ca::lifecycle::Status;
+use crate::control::ControlError;
+use crate::testing::{TestCa, ca_params, now_secs};
+use crate::tls::live::Cut;
+use crate::tls::peer::VerifiedPeer;
+
+#[tokio::test]
+async fn connections_of_an_inactive_device_end_although_the_disk_fails() {
+    let (world, ca) = (World::new().await, TestCa::root("ca", 1));
+    let sn = world.register(&ca, "ca").await;
+    let peer = world.record(&ca.issue("d", 2)).await;
+    let instance = INSTANCE.parse().unwrap();
+    let (registry, peers) = (
+        world.control.registry(&instance).unwrap(),
+        world.control.peers(&instance).unwrap(),
+    );
+    let live = peers.enter(peer, &registry, now_secs()).unwrap();
+    world.store.broken.store(true, Ordering::Relaxed);
+    let result = world
+        .control
+        .set_device_status(&host(), INSTANCE, &sn, "02", Status::Inactive)
+        .await;
+    assert!(matches!(result, Err(ControlError::NotDurable(_))));
+    assert_eq!(live.cut(), Some(Cut::DeviceInactive));
+}
+
+#[tokio::test]
+async fn connections_ended_with_a_device_are_in_the_audit_log() {
+    let (world, ca) = (World::new().await, TestCa::root("ca", 1));
+    let sn = world.register(&ca, "ca").await;
+    let peer = world.record(&ca.issue("d", 2)).await;
+    let instance = INSTANCE.parse().unwrap();
+    let (registry, peers) = (
+        world.control.registry(&instance).unwrap(),
+        world.control.peers(&instance).unwrap(),
+    );
+    let _live = peers.enter(peer, &registry, now_secs()).unwrap();
+    let changed = world
+        .control
+        .set_device_status(&host(), INSTANCE, &sn, "02", Status::Inactive)
+        .await
+        .unwrap();
+    assert_eq!(changed.sessions_ended, 1);
+    let last = world.audit_lines().into_iter().next_back().unwrap();
+    assert_eq!(last["detail"], "1 live connections ended");
+}
+
+/// A root that is off, a CA below it, and one below that.
+async fn three_levels(world: &World) -> (TestCa, String, TestCa) {
+    let root = TestCa::root("root", 1);
+    let middle = root.issue_ca(ca_params("middle", 2));
+    let lower = middle.issue_ca(ca_params("lower", 3));
+    let root_sn = world.register(&root, "root").await;
+    let middle_sn = world.register(&middle, "middle").await;
+    world.register(&lower, "lower").await;
+    world
+        .control
+        .set_ca_status(&host(), INSTANCE, &root_sn, Status::Inactive)
+        .await
+        .unwrap();
+    (middle, middle_sn, lower)
+}
+
+#[tokio::test]
+async fn deleting_a_ca_that_is_off_allows_nothing_before_it_is_durable() {
+    let world = World::new().await;
+    let (_, middle_sn, lower) = three_levels(&world).await;
+    let device = lower.issue("d", 4);
+    assert!(world.admit(&device).is_err());
+    world.store.broken.store(true, Ordering::Relaxed);
+    let result = world.control.delete_ca(&host(), INSTANCE, &middle_sn).await;
+    assert!(
+        matches!(result, Err(ControlError::Internal(_))),
+        "{result:?}"
+    );
+    assert!(matches!(
+        world.admit(&device),
+        Err(Refusal::CaInactive { .. })
+    ));
+}
+
+#[tokio::test]
+async fn inactive_device_stays_out_when_its_ca_is_deleted_and_another_stands_above() {
+    let mut world = World::new().await;
+    let root = TestCa::root("root", 1);
+    let middle = root.issue_ca(ca_params("middle", 2));
+    world.register(&root, "root").await;
+    let sn = world.register(&middle, "middle").await;
+    let device = middle.issue("d", 3);
+    let peer: VerifiedPeer = world.record(&device).await;
+    assert_eq!(peer.ca(), middle.certificate().id());
+    world
+        .control
+        .set_device_status(&host(), INSTANCE, &sn, "03", Status::Inactive)
+        .await
+        .unwrap();
+    world
+        .control
+        .delete_ca(&host(), INSTANCE, &sn)
+        .await
+        .unwrap();
+    let after = |world: &World| world.admit_over(&device, &[&middle]);
+    assert_eq!(after(&world), Err(Refusal::DeviceInactive));
+    world.restart().await;
+    assert_eq!(after(&world), Err(Refusal::DeviceInactive));
+    // It is listed under the root now, and can be switched on there.
+    world
+        .control
+        .set_device_status(&host(), INSTANCE, "01", "03", Status::Active)
+        .await
+        .unwrap();
+    assert!(world.admit_over(&device, &[&middle]).is_ok());
+}
