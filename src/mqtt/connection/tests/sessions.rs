@@ -51,10 +51,22 @@ async fn what_was_not_acknowledged_comes_again_with_its_id() {
     assert!(matches!(first.recv().await, v5::Packet::PublishRelease(_)));
     drop(first);
     world.until_away("s").await;
+    // Enough clients to have one in each shard: when all have the last message, so has the session.
+    let mut observers = Vec::new();
+    for name in ["o1", "o2", "o3", "o4", "o5", "o6", "o7", "o8"] {
+        let mut observer = world.simple5(name).await;
+        observer.subscribe("a", QoS::AtMostOnce).await;
+        observers.push(observer);
+    }
     publisher.publish(message("a", QoS::AtLeastOnce, "3")).await;
     publisher
         .publish(message("a", QoS::AtMostOnce, "lost"))
         .await;
+    for observer in &mut observers {
+        for payload in ["3", "lost"] {
+            assert_eq!(observer.message().await.payload, payload);
+        }
+    }
     let (mut second, ack) = world.connect5(&device("s"), lasting("s")).await;
     assert!(ack.session_present);
     match second.recv().await {
