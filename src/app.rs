@@ -287,6 +287,7 @@ async fn open_control(config: &Config) -> Result<(Control, Registry), StartError
         instances.push(InstanceSettings {
             id: instance.id.clone(),
             account: instance.account.clone(),
+            region: instance.region.clone(),
             same_key: instance.same_key,
             on_inactivate: instance.on_inactivate,
             admin_cas: admin_ca.transpose()?.into_iter().collect(),

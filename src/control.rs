@@ -10,7 +10,9 @@ mod ca;
 mod change;
 mod device;
 pub mod error;
+pub mod grant;
 mod ledger;
+pub mod policy;
 pub mod start;
 mod view;
 mod watch;
@@ -36,6 +38,8 @@ use crate::tls::peer::VerifiedPeer;
 
 use self::change::Turn;
 pub use self::error::{CaRefusal, ControlError};
+use self::grant::Lacking;
+pub use self::grant::{Grant, Need};
 use self::ledger::Ledger;
 pub use self::view::{
     CaView, Caller, Changed, DeviceView, Door, Effective, Page, PageRequest, Principal,
@@ -58,6 +62,8 @@ pub struct InstanceSettings {
     pub id: InstanceId,
     /// The account that owns it.
     pub account: AccountId,
+    /// The region it says it is in, as policies name it.
+    pub region: String,
     /// What one inactive certificate means for others of the same key.
     pub same_key: SameKey,
     /// What becomes of live sessions.
@@ -132,6 +138,8 @@ struct Inner {
 pub(crate) struct Instance {
     id: InstanceId,
     account: AccountId,
+    /// Its name in policies: `acs:mq:REGION:ACCOUNT:INSTANCE`.
+    resource: String,
     on_inactivate: OnInactivate,
     registry: Arc<Registry>,
     peers: Arc<LivePeers>,
@@ -211,20 +219,32 @@ impl Inner {
         self.ledger.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The instance, if it exists and the caller's account owns it.
-    fn authorize(&self, caller: &Caller, instance: &str) -> Answer<&Instance> {
+    /// The instance, if it exists, the caller's account owns it, and the caller's grant reaches.
+    fn authorize(&self, caller: &Caller, instance: &str, need: Need) -> Answer<&Instance> {
         let found = instance
             .parse::<InstanceId>()
             .ok()
             .and_then(|id| self.instances.get(&id))
             .ok_or_else(|| ControlError::InstanceNotFound(instance.chars().take(64).collect()))?;
         match caller.door {
-            Door::System => Ok(found),
-            Door::Http | Door::Mqtt | Door::Host if caller.account == found.account => Ok(found),
-            Door::Http | Door::Mqtt | Door::Host => Err(ControlError::NotOwner {
-                account: caller.account.clone(),
-                instance: found.id.clone(),
-            }),
+            Door::System | Door::Host => return Ok(found),
+            Door::Http | Door::Mqtt if caller.account == found.account => {}
+            Door::Http | Door::Mqtt => {
+                return Err(ControlError::NotOwner {
+                    account: caller.account.clone(),
+                    instance: found.id.clone(),
+                });
+            }
+        }
+        match caller.grant.check(need, &found.resource) {
+            Ok(()) => Ok(found),
+            Err(Lacking::Revoked) => Err(ControlError::PermissionDenied(
+                "the access key was revoked while the call was under way".to_owned(),
+            )),
+            Err(Lacking::Action(action)) => Err(ControlError::PermissionDenied(format!(
+                "the policy of the access key does not allow {action} on {}",
+                found.resource
+            ))),
         }
     }
 

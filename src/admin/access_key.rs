@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::ca::id::{AccessKeyId, AccountId};
 use crate::config::secret::Secret;
+use crate::control::grant::KeyGrant;
 
 /// Whether a key may sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,9 @@ pub struct AccessKey {
     pub secret: Secret,
     /// The account on whose behalf it signs.
     pub account: AccountId,
-    /// Whether it may.
+    /// What it may do on that account's instances.
+    pub grant: Arc<KeyGrant>,
+    /// Whether it may sign.
     pub state: KeyState,
 }
 
@@ -72,6 +75,7 @@ mod tests {
             id: "k".parse().unwrap(),
             secret: Secret::new("hunter2".to_owned()),
             account: "a".parse().unwrap(),
+            grant: Arc::new(KeyGrant::new(None)),
             state: KeyState::Enabled,
         };
         let keys: AccessKeys = [key].into_iter().collect();

@@ -18,7 +18,7 @@ use crate::admin::params::Params;
 use crate::admin::service::{self, Call, Service};
 use crate::ca::id::{AccountId, InstanceId};
 use crate::ca::registry::Purpose;
-use crate::control::{Caller, Door, Principal};
+use crate::control::{Caller, Door, Grant, Principal};
 use crate::mqtt::control_channel::CommandHandler;
 use crate::tls::peer::VerifiedPeer;
 
@@ -97,6 +97,7 @@ impl Commands {
                 serial: peer.serial().clone(),
             },
             account,
+            grant: Grant::Everything,
             door: Door::Mqtt,
             address: Some(address),
             request_id: call.request_id,

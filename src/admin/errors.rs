@@ -227,7 +227,9 @@ impl From<ControlError> for ApiError {
             }
             ControlError::InstanceNotFound(_) => Code::MqttInstanceNotFound.into(),
             ControlError::NotOwner { .. } => Code::MqttOwnerCheckError.into(),
-            ControlError::PermissionDenied(_) => Code::PermissionCheckFailed.into(),
+            ControlError::PermissionDenied(why) => {
+                Self::with_detail(Code::PermissionCheckFailed, format!("{}.", sentence(&why)))
+            }
             ControlError::CaNotFound(_) => Code::FindCaBySnError.into(),
             ControlError::DeviceNotFound(_) => Code::FindDeviceBySnError.into(),
             ControlError::RegisterCodeUnknown => Code::RegisterCodeError.into(),
@@ -246,6 +248,15 @@ impl From<ControlError> for ApiError {
             ControlError::ShuttingDown => Code::ServiceUnavailable.into(),
         }
     }
+}
+
+/// The text with its first letter in upper case.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map(|first| first.to_uppercase().chain(letters).collect())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::admin::params::{Params, ParamsError};
 use crate::admin::service::{self, Call, Reply, Service};
 use crate::admin::signature::Incoming;
 use crate::admin::signature::authenticator::Authenticator;
-use crate::control::{Caller, Clock, Door, Principal};
+use crate::control::{Caller, Clock, Door, Grant, Principal};
 
 /// What requests are bounded by.
 #[derive(Debug, Clone)]
@@ -176,6 +176,7 @@ impl Shared {
         let caller = Caller {
             principal: Principal::AccessKey(signed.key.id.clone()),
             account: signed.key.account.clone(),
+            grant: Grant::Key(Arc::clone(&signed.key.grant)),
             door: Door::Http,
             address: Some(address),
             request_id: call.request_id,

@@ -33,6 +33,7 @@ use crate::cli::client::{Connection, ConnectionArgs};
 use crate::config::SignatureV1;
 use crate::config::secret::Secret;
 use crate::control::Caller;
+use crate::control::grant::KeyGrant;
 
 const INSTANCE: &str = "post-cn-test0001";
 const SECRET: &str = "a-secret-of-the-tests";
@@ -60,6 +61,7 @@ impl Server {
             id: id.parse().unwrap(),
             secret: Secret::new(SECRET.to_owned()),
             account: account.parse().unwrap(),
+            grant: Arc::new(KeyGrant::new(None)),
             state: KeyState::Enabled,
         };
         let keys: AccessKeys = [key("operator", "owner"), key("stranger", "other")]

@@ -13,6 +13,7 @@ use crate::admin::server::AdminServer;
 use crate::admin::service::Service;
 use crate::admin::signature::authenticator::Authenticator;
 use crate::config;
+use crate::control::grant::KeyGrant;
 use crate::control::{Clock, Control};
 
 /// What both doors carry out calls with.
@@ -43,6 +44,7 @@ pub(super) fn server(
             id: key.id.clone(),
             secret: key.secret.clone(),
             account: key.account.clone(),
+            grant: Arc::new(KeyGrant::new(None)),
             state: KeyState::Enabled,
         })
         .collect();

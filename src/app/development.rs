@@ -8,7 +8,7 @@ use super::dev_pki::{DevPki, DevPkiError, Note, REGISTERED_CAS};
 use crate::ca::certificate::CaCertificate;
 use crate::ca::id::RequestId;
 use crate::config::{AccessKey, Config, Instance};
-use crate::control::{Caller, Control, ControlError, Door, Principal};
+use crate::control::{Caller, Control, ControlError, Door, Grant, Principal};
 
 /// Whether the registry was there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +130,7 @@ fn caller(instance: &Instance) -> Result<Caller, StartError> {
     Ok(Caller {
         principal: Principal::System,
         account: instance.account.clone(),
+        grant: Grant::Everything,
         door: Door::System,
         address: None,
         request_id: RequestId::from_random(random),

@@ -8,7 +8,7 @@ use super::*;
 use crate::ca::certificate::CaCertificate;
 use crate::ca::id::RequestId;
 use crate::config::Overrides;
-use crate::control::{Caller, Door, PageRequest, Principal};
+use crate::control::{Caller, Door, Grant, PageRequest, Principal};
 
 fn config(directory: &Path) -> Config {
     let any = Some("127.0.0.1:0".parse().unwrap());
@@ -28,6 +28,7 @@ fn system() -> Caller {
     Caller {
         principal: Principal::System,
         account: "dev-account".parse().unwrap(),
+        grant: Grant::Everything,
         door: Door::System,
         address: None,
         request_id: RequestId::from_random([7; 16]),

@@ -135,6 +135,12 @@ fn instance(
     let account = faults
         .required(&at("account"), written.account.as_ref())
         .and_then(|text| faults.parse(&at("account"), text));
+    // It stands between colons in the names of resources.
+    let region_fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if written.region.is_empty() || !written.region.chars().all(region_fits) {
+        let what = "must be letters, digits and -";
+        faults.add(&at("region"), &written.region, what);
+    }
     let listen = match overrides.mqtt_listen {
         Some(address) => Some(address),
         None => faults.parse(&at("mqtt_listen"), &written.mqtt_listen),

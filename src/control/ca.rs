@@ -11,7 +11,7 @@ use crate::control::change::Toward;
 use crate::control::ledger::{Ca, device_key};
 use crate::control::{
     Answer, CaRefusal, CaView, Caller, Changed, Control, ControlError, Door, Effective, Inner,
-    Instance, Page, PageRequest, Record,
+    Instance, Need, Page, PageRequest, Record,
 };
 use crate::store::{CaRecord, Change, RegisterCodeRecord};
 
@@ -22,7 +22,10 @@ impl Control {
     /// If the caller may not, or the code cannot be made durable.
     pub async fn register_code(&self, caller: &Caller, instance: &str) -> Answer<String> {
         let (inner, caller) = (Arc::clone(&self.0), caller.clone());
-        let instance = inner.authorize(&caller, instance)?.id.clone();
+        let instance = inner
+            .authorize(&caller, instance, Need::GetRegisterCode)?
+            .id
+            .clone();
         self.detached(async move {
             let mut turn = inner.turn.lock().await;
             let now_ms = inner.now_ms();
@@ -88,7 +91,8 @@ impl Control {
         match caller.door {
             Door::Host | Door::System => self.register(caller, instance, name, ca_pem, None).await,
             Door::Http | Door::Mqtt => Err(ControlError::PermissionDenied(
-                "registering a CA without proof of possession".to_owned(),
+                "registering a CA without proof of possession is for the host's administrator only"
+                    .to_owned(),
             )),
         }
     }
@@ -114,11 +118,13 @@ impl Control {
                 before: None,
                 after: Some("active"),
             };
-            let plan = inner.authorize(&caller, &instance).and_then(|at| {
-                let plan =
-                    inner.plan_registration(&caller, at, &name, &ca_pem, verification_pem)?;
-                Ok((at, plan))
-            });
+            let plan = inner
+                .authorize(&caller, &instance, Need::RegisterCa)
+                .and_then(|at| {
+                    let plan =
+                        inner.plan_registration(&caller, at, &name, &ca_pem, verification_pem)?;
+                    Ok((at, plan))
+                });
             let (at, (ca, code)) = inner.or_refused(&record, plan).await?;
             let sn = ca.certificate.serial().clone();
             record.subject = format!("ca:{sn}");
@@ -152,7 +158,7 @@ impl Control {
     /// # Errors
     /// If there is none, or the caller may not.
     pub async fn get_ca(&self, caller: &Caller, instance: &str, sn: &str) -> Answer<CaView> {
-        let at = self.0.authorize(caller, instance)?;
+        let at = self.0.authorize(caller, instance, Need::GetCaCertificate)?;
         let ca = self.0.find_ca(at, sn)?;
         Ok(self.0.view_ca(at, &ca))
     }
@@ -167,7 +173,9 @@ impl Control {
         instance: &str,
         page: PageRequest,
     ) -> Answer<Page<CaView>> {
-        let at = self.0.authorize(caller, instance)?;
+        let at = self
+            .0
+            .authorize(caller, instance, Need::ListCaCertificate)?;
         let (cas, total) = {
             let ledger = self.0.ledger();
             let cas: Vec<Ca> = ledger
@@ -199,9 +207,17 @@ impl Control {
         let (instance, sn) = (instance.to_owned(), sn.to_owned());
         self.detached(async move {
             let mut turn = inner.turn.lock().await;
-            let (action, toward) = match status {
-                Status::Inactive => ("InactivateCaCertificate", Toward::Deny),
-                Status::Active => ("ActiveCaCertificate", Toward::Allow),
+            let (action, need, toward) = match status {
+                Status::Inactive => (
+                    "InactivateCaCertificate",
+                    Need::UnregisterCaCertificate,
+                    Toward::Deny,
+                ),
+                Status::Active => (
+                    "ActiveCaCertificate",
+                    Need::ActiveCaCertificate,
+                    Toward::Allow,
+                ),
             };
             let mut record = Record {
                 caller: &caller,
@@ -212,7 +228,7 @@ impl Control {
                 after: Some(word(status)),
             };
             let plan = inner
-                .authorize(&caller, &instance)
+                .authorize(&caller, &instance, need)
                 .and_then(|at| Ok((at, inner.find_ca(at, &sn)?)));
             let (at, ca) = inner.or_refused(&record, plan).await?;
             let sn = ca.certificate.serial().clone();
@@ -265,7 +281,7 @@ impl Control {
                 after: None,
             };
             let plan = inner
-                .authorize(&caller, &instance)
+                .authorize(&caller, &instance, Need::DeleteCaCertificate)
                 .and_then(|at| Ok((at, inner.find_ca(at, &sn)?)));
             let (at, ca) = inner.or_refused(&record, plan).await?;
             let sn = ca.certificate.serial().clone();

@@ -12,8 +12,8 @@ use crate::control::ca::{shown, word};
 use crate::control::change::{Toward, Turn};
 use crate::control::ledger::{Ca, device_key};
 use crate::control::{
-    Answer, Caller, Changed, Control, ControlError, DeviceView, Inner, Instance, Page, PageRequest,
-    Record,
+    Answer, Caller, Changed, Control, ControlError, DeviceView, Inner, Instance, Need, Page,
+    PageRequest, Record,
 };
 use crate::store::{Change, DeviceRecord, StoreError};
 use crate::tls::peer::{Purpose, VerifiedPeer};
@@ -50,7 +50,11 @@ impl Control {
         ca_sn: Option<&str>,
         page: PageRequest,
     ) -> Answer<Page<DeviceView>> {
-        let at = self.0.authorize(caller, instance)?;
+        let need = match ca_sn {
+            Some(_) => Need::ListDeviceCertificateByCaSn,
+            None => Need::ListDeviceCertificate,
+        };
+        let at = self.0.authorize(caller, instance, need)?;
         let ca = ca_sn.map(|sn| self.0.find_ca(at, sn)).transpose()?;
         let ledger = self.0.ledger();
         let (offset, size) = (page.offset(), page.size);
@@ -95,7 +99,9 @@ impl Control {
         ca_sn: &str,
         device_sn: &str,
     ) -> Answer<DeviceView> {
-        let at = self.0.authorize(caller, instance)?;
+        let at = self
+            .0
+            .authorize(caller, instance, Need::GetDeviceCertificate)?;
         let (ca, devices) = self.0.find_devices(at, ca_sn, device_sn)?;
         devices
             .into_iter()
@@ -117,12 +123,21 @@ impl Control {
         device_sn: &str,
         status: Status,
     ) -> Answer<Changed> {
-        let (action, toward) = match status {
-            Status::Inactive => ("InactivateDeviceCertificate", Toward::Deny),
-            Status::Active => ("ActiveDeviceCertificate", Toward::Allow),
+        let (action, need, toward) = match status {
+            Status::Inactive => (
+                "InactivateDeviceCertificate",
+                Need::UnregisterDeviceCertificate,
+                Toward::Deny,
+            ),
+            Status::Active => (
+                "ActiveDeviceCertificate",
+                Need::ActiveDeviceCertificate,
+                Toward::Allow,
+            ),
         };
         let step = Step {
             action,
+            need,
             toward,
             after: Some(status),
         };
@@ -145,6 +160,7 @@ impl Control {
         // To delete an inactive certificate lets it in again.
         let step = Step {
             action: "DeleteDeviceCertificate",
+            need: Need::DeleteDeviceCertificate,
             toward: Toward::Allow,
             after: None,
         };
@@ -173,10 +189,12 @@ impl Control {
                 before: None,
                 after: step.after.map(word),
             };
-            let plan = inner.authorize(&caller, &instance).and_then(|at| {
-                let (ca, devices) = inner.find_devices(at, &ca_sn, &device_sn)?;
-                Ok((at, ca, devices))
-            });
+            let plan = inner
+                .authorize(&caller, &instance, step.need)
+                .and_then(|at| {
+                    let (ca, devices) = inner.find_devices(at, &ca_sn, &device_sn)?;
+                    Ok((at, ca, devices))
+                });
             let (at, ca, devices) = inner.or_refused(&record, plan).await?;
             let sn = devices
                 .first()
@@ -223,6 +241,7 @@ impl Control {
 #[derive(Clone, Copy)]
 struct Step {
     action: &'static str,
+    need: Need,
     toward: Toward,
     /// `None`: its record goes.
     after: Option<Status>,

@@ -45,7 +45,7 @@ pub enum ControlError {
         instance: InstanceId,
     },
     /// The caller may not do this.
-    #[error("{0} is not allowed")]
+    #[error("{0}")]
     PermissionDenied(String),
     /// No such CA in the instance.
     #[error("no CA certificate with serial number {0:?}")]

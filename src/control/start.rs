@@ -186,6 +186,10 @@ fn build_instance(settings: InstanceSettings) -> Result<(InstanceId, Instance), 
             .map_err(|source| OpenError::Registry { id, source })?;
     }
     let instance = Instance {
+        resource: format!(
+            "acs:mq:{}:{}:{}",
+            settings.region, settings.account, settings.id
+        ),
         id: settings.id.clone(),
         account: settings.account,
         on_inactivate: settings.on_inactivate,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::ca::id::{AccessKeyId, AccountId, CaId, CertSerial, InstanceId, RequestId};
 use crate::ca::lifecycle::Status;
+use crate::control::grant::Grant;
 
 /// Through which door a call came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Caller {
     pub principal: Principal,
     /// The account on whose behalf the call is made.
     pub account: AccountId,
+    /// What the caller may do on the instances of that account.
+    pub grant: Grant,
     /// Through which door.
     pub door: Door,
     /// From where, if over the network.

@@ -123,6 +123,7 @@ mod tests {
     use super::*;
     use crate::admin::params::Params;
     use crate::admin::signature::{Method, format_date};
+    use crate::control::grant::KeyGrant;
     use axum::http::HeaderMap;
     use base64::Engine;
     use time::OffsetDateTime;
@@ -134,6 +135,7 @@ mod tests {
             id: id.parse().unwrap(),
             secret: Secret::new("secret".to_owned()),
             account: "owner".parse().unwrap(),
+            grant: Arc::new(KeyGrant::new(None)),
             state,
         };
         let keys = [key("on", KeyState::Enabled), key("off", KeyState::Disabled)];

@@ -27,6 +27,7 @@ impl World {
             instances: vec![InstanceSettings {
                 id: INSTANCE.parse().unwrap(),
                 account: "owner".parse().unwrap(),
+                region: "cn-hangzhou".to_owned(),
                 same_key: SameKey::Deny,
                 on_inactivate: OnInactivate::Cut,
                 admin_cas: admin_ca.iter().map(|ca| ca.certificate()).collect(),

@@ -17,7 +17,7 @@ use crate::ca::lifecycle::Status;
 use crate::ca::path::Admitted;
 use crate::ca::topology::SameKey;
 use crate::control::{
-    Caller, Control, ControlError, ControlParts, ControlSettings, Door, InstanceSettings,
+    Caller, Control, ControlError, ControlParts, ControlSettings, Door, Grant, InstanceSettings,
     OnInactivate, Principal,
 };
 use crate::store::{Change, Snapshot, Store, StoreError, StoreFuture};
@@ -212,6 +212,7 @@ pub(super) async fn open(
         instances: vec![InstanceSettings {
             id: INSTANCE.parse().unwrap(),
             account: "owner".parse().unwrap(),
+            region: "cn-hangzhou".to_owned(),
             same_key,
             on_inactivate,
             admin_cas: Vec::new(),
@@ -230,6 +231,7 @@ pub(super) fn caller() -> Caller {
     Caller {
         principal: Principal::AccessKey("AK1".parse().unwrap()),
         account: "owner".parse().unwrap(),
+        grant: Grant::Everything,
         door: Door::Http,
         address: Some("127.0.0.1:9".parse().unwrap()),
         request_id: RequestId::from_random([7; 16]),

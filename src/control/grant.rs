@@ -1,0 +1,204 @@
+//! What a caller may do: the actions that operations need, and what a key or certificate grants.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::control::policy::{Decision, Policy};
+
+/// What an operation needs, by the vendor's names of actions.
+///
+/// Three are not named like their operation: that stands so in the vendor's documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// A register code.
+    GetRegisterCode,
+    /// RegisterCaCertificate.
+    RegisterCa,
+    /// Show a CA.
+    GetCaCertificate,
+    /// List the CAs.
+    ListCaCertificate,
+    /// Switch a CA on.
+    ActiveCaCertificate,
+    /// InactivateCaCertificate.
+    UnregisterCaCertificate,
+    /// Delete a CA.
+    DeleteCaCertificate,
+    /// List the devices.
+    ListDeviceCertificate,
+    /// List the devices of one CA.
+    ListDeviceCertificateByCaSn,
+    /// Show a device.
+    GetDeviceCertificate,
+    /// Switch a device on.
+    ActiveDeviceCertificate,
+    /// InactivateDeviceCertificate.
+    UnregisterDeviceCertificate,
+    /// Forget a device.
+    DeleteDeviceCertificate,
+    /// End a client's connection.
+    CloseConnection,
+    /// Ask whether a client is connected.
+    QuerySessionByClientId,
+    /// Ask it of several clients.
+    BatchQuerySessionByClientIds,
+    /// See the sessions.
+    ListSessions,
+    /// See the instance in the list of instances.
+    ListInstances,
+}
+
+/// Needed besides the operation's own action, by all but one of them.
+const INSTANCE_ACCESS: &str = "mq:MqttInstanceAccess";
+
+impl Need {
+    /// The action as policies name it.
+    pub const fn action(self) -> &'static str {
+        match self {
+            Self::GetRegisterCode => "mq:GetRegisterCode",
+            Self::RegisterCa => "mq:RegisterCa",
+            Self::GetCaCertificate => "mq:GetCaCertificate",
+            Self::ListCaCertificate => "mq:ListCaCertificate",
+            Self::ActiveCaCertificate => "mq:ActiveCaCertificate",
+            Self::UnregisterCaCertificate => "mq:UnregisterCaCertificate",
+            Self::DeleteCaCertificate => "mq:DeleteCaCertificate",
+            Self::ListDeviceCertificate => "mq:ListDeviceCertificate",
+            Self::ListDeviceCertificateByCaSn => "mq:ListDeviceCertificateByCaSn",
+            Self::GetDeviceCertificate => "mq:GetDeviceCertificate",
+            Self::ActiveDeviceCertificate => "mq:ActiveDeviceCertificate",
+            Self::UnregisterDeviceCertificate => "mq:UnregisterDeviceCertificate",
+            Self::DeleteDeviceCertificate => "mq:DeleteDeviceCertificate",
+            Self::CloseConnection => "mq:CloseConnection",
+            Self::QuerySessionByClientId => "mq:QuerySessionByClientId",
+            Self::BatchQuerySessionByClientIds => "mq:BatchQuerySessionByClientIds",
+            Self::ListSessions => "mq:ListSessions",
+            Self::ListInstances => "mq:ListInstances",
+        }
+    }
+
+    /// All actions it needs.
+    pub fn actions(self) -> impl Iterator<Item = &'static str> {
+        // The vendor's documentation names the second one for every operation but this.
+        let also = (self != Self::UnregisterDeviceCertificate).then_some(INSTANCE_ACCESS);
+        std::iter::once(self.action()).chain(also)
+    }
+}
+
+/// What a caller may do on the instances of its account. Cheap to clone.
+#[derive(Debug, Clone)]
+pub enum Grant {
+    /// What the policy of an access key allows, as long as the key is good.
+    Key(Arc<KeyGrant>),
+    /// Everything.
+    Everything,
+}
+
+/// What an access key grants, until it is revoked.
+#[derive(Debug)]
+pub struct KeyGrant {
+    policy: Option<Policy>,
+    revoked: AtomicBool,
+}
+
+/// Why a grant does not reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lacking {
+    /// The key was disabled, deleted or given another policy after the call was signed.
+    Revoked,
+    /// The policy does not allow this action.
+    Action(&'static str),
+}
+
+impl KeyGrant {
+    /// What `policy` allows; everything if there is none.
+    pub fn new(policy: Option<Policy>) -> Self {
+        Self {
+            policy,
+            revoked: AtomicBool::new(false),
+        }
+    }
+
+    /// Grant nothing from now on, also to calls that are under way.
+    pub fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+    }
+
+    /// The policy, if it has one.
+    pub fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+}
+
+impl Grant {
+    /// Whether it reaches for what is needed on this resource
+    /// (`acs:mq:REGION:ACCOUNT:INSTANCE`).
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub fn check(&self, need: Need, resource: &str) -> Result<(), Lacking> {
+        let key = match self {
+            Self::Everything => return Ok(()),
+            Self::Key(key) => key,
+        };
+        if key.revoked.load(Ordering::Acquire) {
+            return Err(Lacking::Revoked);
+        }
+        let Some(policy) = &key.policy else {
+            return Ok(());
+        };
+        for action in need.actions() {
+            if policy.decide(action, resource) == Decision::Denied {
+                return Err(Lacking::Action(action));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESOURCE: &str = "acs:mq:cn-hangzhou:1000:post-cn-1";
+
+    fn key(actions: &str) -> Arc<KeyGrant> {
+        let text = format!(
+            r#"{{"Version": "1", "Statement": {{"Effect": "Allow", "Action": [{actions}], "Resource": "*"}}}}"#
+        );
+        Arc::new(KeyGrant::new(Some(Policy::from_json(&text).unwrap())))
+    }
+
+    #[test]
+    fn both_actions_are_needed_but_to_inactivate_a_device() {
+        let narrow = Grant::Key(key(
+            r#""mq:ListCaCertificate", "mq:UnregisterDeviceCertificate""#,
+        ));
+        assert_eq!(
+            narrow.check(Need::ListCaCertificate, RESOURCE),
+            Err(Lacking::Action("mq:MqttInstanceAccess"))
+        );
+        assert_eq!(
+            narrow.check(Need::UnregisterDeviceCertificate, RESOURCE),
+            Ok(())
+        );
+        let both = Grant::Key(key(r#""mq:ListCaCertificate", "mq:MqttInstanceAccess""#));
+        assert_eq!(both.check(Need::ListCaCertificate, RESOURCE), Ok(()));
+        assert_eq!(
+            both.check(Need::RegisterCa, RESOURCE),
+            Err(Lacking::Action("mq:RegisterCa"))
+        );
+    }
+
+    #[test]
+    fn revoked_key_grants_nothing() {
+        for key in [key(r#""*""#), Arc::new(KeyGrant::new(None))] {
+            let grant = Grant::Key(Arc::clone(&key));
+            assert_eq!(grant.check(Need::GetRegisterCode, RESOURCE), Ok(()));
+            key.revoke();
+            assert_eq!(
+                grant.check(Need::GetRegisterCode, RESOURCE),
+                Err(Lacking::Revoked)
+            );
+        }
+    }
+}
