@@ -2,13 +2,14 @@
 //!
 //! A request comes through [`server`] and [`router`], is proved by [`signature`], and is carried
 //! out by [`service`] over [`operations`]. A command from inside the broker ([`command`]) goes
-//! the same way from [`service`] on.
+//! the same way from [`service`] on, and so does an administrator on the host ([`local`]).
 
-pub mod access_key;
+mod access_keys;
 pub mod action;
 pub mod command;
 pub mod errors;
 pub mod health;
+pub mod local;
 pub mod metrics;
 pub mod operations;
 pub mod params;

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::local::{LocalError, LocalListener};
 use crate::admin::server::AdminServer;
 use crate::audit::AuditLog;
 use crate::ca::id::InstanceId;
@@ -84,6 +85,9 @@ pub enum StartError {
     /// A certificate or key of the configuration cannot be used.
     #[error(transparent)]
     Gate(#[from] GateError),
+    /// The socket for administrators on the host cannot be had.
+    #[error(transparent)]
+    Local(#[from] LocalError),
     /// The bus below the sessions does not start.
     #[error("the message bus does not start: {0}")]
     Bus(#[from] crate::mqtt::bus::BusError),
@@ -146,11 +150,14 @@ impl App {
         if let Some(pki) = &mut dev_pki {
             pki.set_endpoint(&endpoint)?;
         }
+        let local = config.admin.socket.as_deref().map(LocalListener::bind);
+        let local = local.transpose()?;
         let banner = banner(&config, &instances, &endpoint, dev_pki.as_ref());
         let admin = admin::server(
             &config.admin,
             admin_listener,
             service,
+            local,
             &control,
             metrics.clone(),
             Arc::new(SystemTime::now),
@@ -298,6 +305,7 @@ async fn open_control(config: &Config) -> Result<(Control, Registry), StartError
         audit,
         instances,
         settings: config.registry.clone(),
+        keys: admin::keys(&config.admin),
         clock: Arc::new(SystemTime::now),
     })
     .await?;
@@ -313,6 +321,7 @@ fn banner(config: &Config, instances: &[Serving], admin: &str, dev_pki: Option<&
     Banner {
         instances: &addresses,
         admin,
+        socket: config.admin.socket.as_deref(),
         data_dir: &config.data_dir,
         certs_dir: dev_pki.map(DevPki::directory),
         program: &program,

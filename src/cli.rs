@@ -4,11 +4,13 @@ pub mod audit;
 pub mod ca;
 pub mod client;
 pub mod device;
+pub mod key;
 mod lookup;
 pub mod pki;
 mod proof;
 pub mod serve;
 mod show;
+mod transport;
 
 use std::process::ExitCode;
 
@@ -55,6 +57,14 @@ enum Command {
         connection: client::ConnectionArgs,
         #[command(subcommand)]
         command: device::DeviceCommand,
+    },
+    /// Create, limit, disable and delete the access keys that sign requests; on the broker's host.
+    #[command(after_help = client::EXIT_CODES)]
+    Key {
+        #[command(flatten)]
+        connection: client::ConnectionArgs,
+        #[command(subcommand)]
+        command: key::KeyCommand,
     },
 }
 
@@ -125,6 +135,13 @@ impl Cli {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Device {
+                connection,
+                command,
+            } => {
+                command.run(&connection.open()?)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Key {
                 connection,
                 command,
             } => {

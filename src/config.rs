@@ -8,7 +8,6 @@ mod convert_admin;
 mod convert_mqtt;
 pub mod fault;
 pub mod file;
-pub mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -21,13 +20,15 @@ use crate::admin::server::ConnectionLimits;
 use crate::admin::service::ServiceSettings;
 use crate::ca::id::{AccessKeyId, AccountId, InstanceId};
 use crate::ca::topology::SameKey;
+use crate::control::policy::Policy;
+use crate::control::seal::EncryptionKey;
 use crate::control::{ControlSettings, OnInactivate};
 use crate::mqtt;
 use crate::telemetry::LogSettings;
 use crate::tls::server_config::TlsVersions;
 
+pub use crate::secret::{self, Secret};
 pub use fault::{ConfigError, Fault};
-pub use secret::Secret;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -91,6 +92,10 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// What it speaks there.
     pub transport: AdminTransport,
+    /// The socket for administrators on the host; none if it is switched off.
+    pub socket: Option<PathBuf>,
+    /// Encrypts the secrets of access keys where they are kept.
+    pub secret_encryption: Option<EncryptionKey>,
     /// How calls are answered.
     pub service: ServiceSettings,
     /// What requests are bounded by.
@@ -137,6 +142,8 @@ pub struct AccessKey {
     pub secret: Secret,
     /// The account it belongs to.
     pub account: AccountId,
+    /// What it may do; everything on its account's instances if there is none.
+    pub policy: Option<Policy>,
 }
 
 /// Who may give commands through the control topic.

@@ -6,13 +6,16 @@
 //! on disk first. Then the outcome is audited and the call answered. Changes are made one after
 //! the other, each in a task of its own that goes on if its caller goes away.
 
+pub mod access_key;
 mod ca;
 mod change;
 mod device;
 pub mod error;
 pub mod grant;
+pub mod keys;
 mod ledger;
 pub mod policy;
+pub mod seal;
 pub mod start;
 mod view;
 mod watch;
@@ -36,11 +39,14 @@ use crate::store::Store;
 use crate::tls::live::LivePeers;
 use crate::tls::peer::VerifiedPeer;
 
+use self::access_key::AccessKeys;
 use self::change::Turn;
 pub use self::error::{CaRefusal, ControlError};
 use self::grant::Lacking;
 pub use self::grant::{Grant, Need};
+use self::keys::KeySettings;
 use self::ledger::Ledger;
+use self::seal::EncryptionKey;
 pub use self::view::{
     CaView, Caller, Changed, DeviceView, Door, Effective, Page, PageRequest, Principal,
 };
@@ -83,6 +89,8 @@ pub struct ControlSettings {
     pub max_cas: usize,
     /// Device certificates that are recorded for an instance. Default: 1,000,000.
     pub max_devices: usize,
+    /// Access keys that commands may make. Default: 1,000.
+    pub max_access_keys: usize,
 }
 
 impl Default for ControlSettings {
@@ -92,6 +100,7 @@ impl Default for ControlSettings {
             max_register_codes: 1_000,
             max_cas: 100_000,
             max_devices: 1_000_000,
+            max_access_keys: 1_000,
         }
     }
 }
@@ -109,6 +118,8 @@ pub struct ControlParts {
     pub instances: Vec<InstanceSettings>,
     /// Limits and lifetimes.
     pub settings: ControlSettings,
+    /// The access keys of the configuration, and how others are kept.
+    pub keys: KeySettings,
     /// The clock.
     pub clock: Clock,
 }
@@ -124,6 +135,9 @@ struct Inner {
     store: Arc<dyn Store>,
     audit: AuditLog,
     ledger: RwLock<Ledger>,
+    /// The access keys in force, those of the configuration too.
+    keys: Arc<AccessKeys>,
+    encryption: Option<EncryptionKey>,
     /// Held while a change is made.
     turn: Mutex<Turn>,
     /// Whether everything denied in memory is denied on disk, too.
@@ -163,6 +177,15 @@ impl Control {
     /// The account that owns an instance.
     pub fn owner(&self, instance: &InstanceId) -> Option<AccountId> {
         Some(self.0.instances.get(instance)?.account.clone())
+    }
+
+    /// The instance of this process, if there is but one.
+    pub fn only_instance(&self) -> Option<InstanceId> {
+        let mut all = self.0.instances.keys();
+        match (all.next(), all.next()) {
+            (Some(only), None) => Some(only.clone()),
+            (_, Some(_)) | (None, None) => None,
+        }
     }
 
     /// Whether trust can be changed, every change is durable, and what is in the store is known.
@@ -253,7 +276,9 @@ impl Inner {
             phase,
             origin: origin(record.caller),
             action: record.action.to_owned(),
-            instance: Some(record.instance.chars().take(64).collect()),
+            instance: record
+                .instance
+                .map(|instance| instance.chars().take(64).collect()),
             subject: record.subject.clone(),
             before: record.before.map(str::to_owned),
             after: record.after.map(str::to_owned),
@@ -271,10 +296,13 @@ impl Inner {
 pub(crate) struct Record<'a> {
     caller: &'a Caller,
     action: &'static str,
-    instance: &'a str,
+    /// As the caller named it; `None` if the change is about none.
+    instance: Option<&'a str>,
     subject: String,
     before: Option<&'static str>,
     after: Option<&'static str>,
+    /// What the intent says besides.
+    note: Option<String>,
 }
 
 /// What the audit log says of one phase.

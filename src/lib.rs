@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod mqtt;
+pub mod secret;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

@@ -9,8 +9,9 @@ pub mod sqlite;
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::ca::id::{AccountId, CaId, CaKeyId, CertSerial, InstanceId};
+use crate::ca::id::{AccessKeyId, AccountId, CaId, CaKeyId, CertSerial, InstanceId};
 use crate::ca::lifecycle::Status;
+use crate::secret::Secret;
 
 /// A CA certificate as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +71,43 @@ pub struct RegisterCodeRecord {
     pub used: bool,
 }
 
+/// An access key as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessKeyRecord {
+    /// Public half.
+    pub id: AccessKeyId,
+    /// The account it belongs to.
+    pub account: AccountId,
+    /// What it is for, in the words of whoever made it.
+    pub comment: String,
+    /// Inactive: its requests are refused.
+    pub status: Status,
+    /// Secret half.
+    pub secret: KeptSecret,
+    /// Its policy (JSON); without one it may do everything on its account's instances.
+    pub policy: Option<String>,
+    /// When it was made, Unix milliseconds.
+    pub created_at_ms: i64,
+}
+
+/// A secret as it is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub enum KeptSecret {
+    /// Encrypted; what is in it is for who sealed it.
+    Sealed(Vec<u8>),
+    /// As it is.
+    Plain(Secret),
+}
+
+impl std::fmt::Debug for KeptSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sealed(_) => "[sealed]",
+            Self::Plain(_) => "[redacted]",
+        })
+    }
+}
+
 /// One change to the kept records. Those of one commit take effect in their order; removing what
 /// is not there changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +132,10 @@ pub enum Change {
     PutRegisterCode(RegisterCodeRecord),
     /// Remove the register code.
     DeleteRegisterCode(String),
+    /// Insert the access key, or replace the one with the same id.
+    PutAccessKey(AccessKeyRecord),
+    /// Remove the access key.
+    DeleteAccessKey(AccessKeyId),
 }
 
 /// All records at one point of the sequence.
@@ -107,6 +149,8 @@ pub struct Snapshot {
     pub devices: Vec<DeviceRecord>,
     /// Register codes, used ones too.
     pub register_codes: Vec<RegisterCodeRecord>,
+    /// Access keys.
+    pub access_keys: Vec<AccessKeyRecord>,
 }
 
 /// Why the store could not do it.

@@ -1,5 +1,7 @@
 //! The operations there are, by the names that the vendor gave them.
 
+use crate::control::Door;
+
 macro_rules! actions {
     ($($(#[$doc:meta])* $name:ident;)*) => {
         /// One operation.
@@ -45,6 +47,14 @@ actions! {
     InactivateDeviceCertificate;
     /// Forget a device.
     DeleteDeviceCertificate;
+    /// Make an access key; on the host only.
+    CreateAccessKey;
+    /// List the access keys; on the host only.
+    ListAccessKeys;
+    /// Switch an access key off or on, or change its policy; on the host only.
+    UpdateAccessKey;
+    /// Delete an access key; on the host only.
+    DeleteAccessKey;
 }
 
 impl Action {
@@ -54,6 +64,44 @@ impl Action {
             .iter()
             .copied()
             .find(|action| action.name() == name)
+    }
+
+    /// Whether it changes nothing; the vendor's SDKs send it with GET.
+    pub fn is_read(self) -> bool {
+        match self {
+            Self::GetRegisterCode
+            | Self::GetCaCertificate
+            | Self::ListCaCertificate
+            | Self::ListDeviceCertificate
+            | Self::ListDeviceCertificateByCaSn
+            | Self::GetDeviceCertificate
+            | Self::ListAccessKeys => true,
+            Self::RegisterCaCertificate
+            | Self::ActiveCaCertificate
+            | Self::InactivateCaCertificate
+            | Self::DeleteCaCertificate
+            | Self::ActiveDeviceCertificate
+            | Self::InactivateDeviceCertificate
+            | Self::DeleteDeviceCertificate
+            | Self::CreateAccessKey
+            | Self::UpdateAccessKey
+            | Self::DeleteAccessKey => false,
+        }
+    }
+
+    /// Whether there is such an operation behind this door. Access keys are not the vendor's
+    /// operations, and not for the network.
+    pub fn is_open_to(self, door: Door) -> bool {
+        match self {
+            Self::CreateAccessKey
+            | Self::ListAccessKeys
+            | Self::UpdateAccessKey
+            | Self::DeleteAccessKey => match door {
+                Door::Http | Door::Mqtt => false,
+                Door::Host | Door::System => true,
+            },
+            _ => true,
+        }
     }
 }
 
@@ -110,7 +158,7 @@ mod tests {
 
     #[test]
     fn names_find_their_operations() {
-        assert_eq!(Action::ALL.len(), 13);
+        assert_eq!(Action::ALL.len(), 17);
         for action in Action::ALL {
             assert_eq!(Action::find(action.name()), Some(*action));
             assert!(!is_unsupported(action.name()));

@@ -85,9 +85,6 @@ impl Commands {
     ) -> Outcome {
         let (action, params) = parse(command)?;
         let action = named.insert(action);
-        if let Some(known) = action::Action::find(action) {
-            tracing::Span::current().record("action", known.name());
-        }
         let account = (self.owner)(peer.instance())
             .filter(|_| peer.purpose() == Purpose::Admin)
             .ok_or(Code::PermissionCheckFailed)?;

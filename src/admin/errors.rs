@@ -228,7 +228,7 @@ impl From<ControlError> for ApiError {
             ControlError::InstanceNotFound(_) => Code::MqttInstanceNotFound.into(),
             ControlError::NotOwner { .. } => Code::MqttOwnerCheckError.into(),
             ControlError::PermissionDenied(why) => {
-                Self::with_detail(Code::PermissionCheckFailed, format!("{}.", sentence(&why)))
+                Self::with_detail(Code::PermissionCheckFailed, sentence(&why))
             }
             ControlError::CaNotFound(_) => Code::FindCaBySnError.into(),
             ControlError::DeviceNotFound(_) => Code::FindDeviceBySnError.into(),
@@ -237,9 +237,16 @@ impl From<ControlError> for ApiError {
             ControlError::TooManyCas(_) => Code::CaNumExceed.into(),
             ControlError::CaRefused(_) => Self::with_detail(Code::CertificateContentError, text),
             ControlError::SnNotUnique(_) => Code::SnNotUnique.into(),
+            ControlError::KeyNotFound(_) => Self::with_detail(Code::AccessKeyNotFound, sentence(&text)),
+            ControlError::KeyIsConfigured(_) => {
+                Self::with_detail(Code::ParameterFieldCheckFailed, sentence(&text))
+            }
+            ControlError::TooManyKeys(_) => {
+                Self::with_detail(Code::ParameterFieldCheckFailed, sentence(&text))
+            }
             ControlError::NotDurable(cause) => Self {
                 detail: Some(
-                    "The CA or device is denied now, but this is not durable: a restart may admit it again. Repeat the call."
+                    "It is denied now, but this is not durable: a restart may admit it again. Repeat the call."
                         .to_owned(),
                 ),
                 ..Self::internal(cause)
@@ -250,13 +257,11 @@ impl From<ControlError> for ApiError {
     }
 }
 
-/// The text with its first letter in upper case.
+/// The text with its first letter in upper case and a full stop.
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    letters
-        .next()
-        .map(|first| first.to_uppercase().chain(letters).collect())
-        .unwrap_or_default()
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters).chain(['.']).collect()
 }
 
 #[cfg(test)]

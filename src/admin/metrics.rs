@@ -19,6 +19,8 @@ pub enum Connection {
     RefusedTotal,
     /// There are too many from its address.
     RefusedAddress,
+    /// Its user may not administer (local socket).
+    RefusedUser,
     /// The TLS handshake failed.
     HandshakeFailed,
     /// It is served.
@@ -44,6 +46,7 @@ pub(super) fn connection(outcome: Connection) {
     let outcome = match outcome {
         Connection::RefusedTotal => "refused_total",
         Connection::RefusedAddress => "refused_address",
+        Connection::RefusedUser => "refused_user",
         Connection::HandshakeFailed => "handshake_failed",
         Connection::Accepted => "accepted",
     };

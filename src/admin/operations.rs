@@ -1,4 +1,4 @@
-//! The thirteen operations: parameters in, a call of [`Control`], an answer out. No transport.
+//! The operations: parameters in, a call of [`Control`], an answer out. No transport.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -6,12 +6,13 @@ use std::pin::Pin;
 
 use serde_json::Value;
 
+use crate::admin::access_keys;
 use crate::admin::action::Action;
 use crate::admin::errors::{ApiError, Code};
 use crate::admin::params::Params;
 use crate::admin::types;
 use crate::ca::lifecycle::Status;
-use crate::control::{Caller, Control, PageRequest};
+use crate::control::{Caller, Control, Door, PageRequest};
 
 /// What an operation answers with: the body without its request id.
 pub type Outcome = Result<Value, ApiError>;
@@ -49,79 +50,99 @@ pub async fn execute(
     action: Action,
     params: &Params,
 ) -> Outcome {
-    let instance = required(params, "MqttInstanceId")?;
+    let instance = || required(params, "MqttInstanceId");
     let sn = || required(params, "Sn");
     let device = || Ok::<_, ApiError>((required(params, "CaSn")?, required(params, "DeviceSn")?));
     Ok(match action {
         Action::GetRegisterCode => {
-            types::register_code(&control.register_code(caller, instance).await?)
+            types::register_code(&control.register_code(caller, instance()?).await?)
         }
         Action::RegisterCaCertificate => {
+            let instance = instance()?;
             let name = required(params, "CaName")?;
             let ca = pem(required(params, "CaContent")?);
-            let verification = pem(required(params, "VerificationContent")?);
-            let sn = control
-                .register_ca(caller, instance, name, &ca, &verification)
-                .await?;
+            let sn = match (caller.door, params.get("VerificationContent")) {
+                (Door::Host | Door::System, None) => {
+                    control
+                        .register_ca_unproved(caller, instance, name, &ca)
+                        .await?
+                }
+                (Door::Http | Door::Mqtt, None) | (_, Some(_)) => {
+                    let verification = pem(required(params, "VerificationContent")?);
+                    control
+                        .register_ca(caller, instance, name, &ca, &verification)
+                        .await?
+                }
+            };
             types::registered_ca(&sn)
         }
-        Action::GetCaCertificate => types::one_ca(control.get_ca(caller, instance, sn()?).await?),
+        Action::GetCaCertificate => {
+            types::one_ca(control.get_ca(caller, instance()?, sn()?).await?)
+        }
         Action::ListCaCertificate => {
             let page = page(params)?;
-            types::cas(control.list_cas(caller, instance, page).await?, page)
+            types::cas(control.list_cas(caller, instance()?, page).await?, page)
         }
         Action::ActiveCaCertificate => {
-            let changed = control.set_ca_status(caller, instance, sn()?, Status::Active);
+            let changed = control.set_ca_status(caller, instance()?, sn()?, Status::Active);
             types::changed_ca(&changed.await?)
         }
         Action::InactivateCaCertificate => {
-            let changed = control.set_ca_status(caller, instance, sn()?, Status::Inactive);
+            let changed = control.set_ca_status(caller, instance()?, sn()?, Status::Inactive);
             types::changed_ca(&changed.await?)
         }
         Action::DeleteCaCertificate => {
-            types::changed_ca(&control.delete_ca(caller, instance, sn()?).await?)
+            types::changed_ca(&control.delete_ca(caller, instance()?, sn()?).await?)
         }
         Action::ListDeviceCertificate => {
             let page = page(params)?;
-            let devices = control.list_devices(caller, instance, None, page).await?;
+            let devices = control
+                .list_devices(caller, instance()?, None, page)
+                .await?;
             types::devices(devices, page)
         }
         Action::ListDeviceCertificateByCaSn => {
             let ca = Some(required(params, "CaSn")?);
             let page = page(params)?;
-            let devices = control.list_devices(caller, instance, ca, page).await?;
+            let devices = control.list_devices(caller, instance()?, ca, page).await?;
             types::devices(devices, page)
         }
         Action::GetDeviceCertificate => {
             let (ca, device) = device()?;
-            types::one_device(control.get_device(caller, instance, ca, device).await?)
+            types::one_device(control.get_device(caller, instance()?, ca, device).await?)
         }
         Action::ActiveDeviceCertificate => {
             let (ca, device) = device()?;
-            let changed = control.set_device_status(caller, instance, ca, device, Status::Active);
+            let changed =
+                control.set_device_status(caller, instance()?, ca, device, Status::Active);
             types::changed_device(&changed.await?)
         }
         Action::InactivateDeviceCertificate => {
             let (ca, device) = device()?;
-            let changed = control.set_device_status(caller, instance, ca, device, Status::Inactive);
+            let changed =
+                control.set_device_status(caller, instance()?, ca, device, Status::Inactive);
             types::changed_device(&changed.await?)
         }
         Action::DeleteDeviceCertificate => {
             let (ca, device) = device()?;
-            let changed = control.delete_device(caller, instance, ca, device);
+            let changed = control.delete_device(caller, instance()?, ca, device);
             types::changed_device(&changed.await?)
         }
+        Action::CreateAccessKey => access_keys::create(control, caller, params).await?,
+        Action::ListAccessKeys => access_keys::list(control, caller, params).await?,
+        Action::UpdateAccessKey => access_keys::update(control, caller, params).await?,
+        Action::DeleteAccessKey => access_keys::delete(control, caller, params).await?,
     })
 }
 
-fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, ApiError> {
+pub(super) fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, ApiError> {
     params
         .get(name)
         .filter(|value| !value.is_empty())
         .ok_or_else(|| field(format!("{name} is missing.")))
 }
 
-fn page(params: &Params) -> Result<PageRequest, ApiError> {
+pub(super) fn page(params: &Params) -> Result<PageRequest, ApiError> {
     Ok(PageRequest {
         number: number(params, "PageNo", 1_000_000_000)?,
         size: number(params, "PageSize", 100)?,
@@ -138,7 +159,7 @@ fn number(params: &Params, name: &str, most: usize) -> Result<usize, ApiError> {
         .ok_or_else(|| field(format!("{name} must be a number from 1 to {most}.")))
 }
 
-fn field(detail: String) -> ApiError {
+pub(super) fn field(detail: String) -> ApiError {
     ApiError::with_detail(Code::ParameterFieldCheckFailed, detail)
 }
 

@@ -17,13 +17,16 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use crate::admin::action;
+use crate::admin::command::Owner;
 use crate::admin::errors::{ApiError, Code};
 use crate::admin::health::{self, Metrics, Ready};
+use crate::admin::local::HostUser;
 use crate::admin::operations::Outcome;
 use crate::admin::params::{Params, ParamsError};
 use crate::admin::service::{self, Call, Reply, Service};
 use crate::admin::signature::Incoming;
 use crate::admin::signature::authenticator::Authenticator;
+use crate::ca::id::InstanceId;
 use crate::control::{Caller, Clock, Door, Grant, Principal};
 
 /// What requests are bounded by.
@@ -60,6 +63,10 @@ pub struct Api {
     pub service: Arc<Service>,
     /// Checks signatures.
     pub authenticator: Authenticator,
+    /// Which account owns an instance.
+    pub owner: Owner,
+    /// The instance that a caller on the host means who names none.
+    pub only_instance: Option<InstanceId>,
     /// Whether the broker can serve.
     pub ready: Ready,
     /// The metrics.
@@ -90,9 +97,23 @@ pub(super) fn router(api: Api) -> Router {
         .with_state(shared)
 }
 
-/// The address at the other end of a connection.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) SocketAddr);
+/// Who is at the other end of a connection, as far as the connection tells.
+#[derive(Debug, Clone)]
+pub(super) enum Peer {
+    /// Anybody: requests prove who makes them.
+    Network(SocketAddr),
+    /// An administrator on the host, as the kernel told.
+    Host(HostUser),
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Network(address) => address.fmt(f),
+            Self::Host(user) => write!(f, "host:{}", user.name()),
+        }
+    }
+}
 
 async fn operation(
     State(shared): State<Arc<Shared>>,
@@ -100,7 +121,7 @@ async fn operation(
     request: Request,
 ) -> Response {
     shared
-        .answer(peer, async |call| shared.call(call, peer, request).await)
+        .answer(&peer, async |call| shared.call(call, &peer, request).await)
         .await
 }
 
@@ -109,7 +130,7 @@ async fn not_allowed(
     Extension(peer): Extension<Peer>,
 ) -> Response {
     let refused = Err(Code::UnsupportedHttpMethod.into());
-    shared.answer(peer, async |_| refused).await
+    shared.answer(&peer, async |_| refused).await
 }
 
 async fn not_found(
@@ -117,12 +138,12 @@ async fn not_found(
     Extension(peer): Extension<Peer>,
 ) -> Response {
     let refused = Err(Code::ApiNotFound.into());
-    shared.answer(peer, async |_| refused).await
+    shared.answer(&peer, async |_| refused).await
 }
 
 impl Shared {
     /// Give the call an id and a span, and its outcome an answer.
-    async fn answer(&self, peer: Peer, work: impl AsyncFnOnce(&mut Call) -> Outcome) -> Response {
+    async fn answer(&self, peer: &Peer, work: impl AsyncFnOnce(&mut Call) -> Outcome) -> Response {
         let request_id = match service::request_id() {
             Ok(id) => id,
             Err(error) => {
@@ -135,10 +156,14 @@ impl Shared {
             request.id = %request_id,
             action = tracing::field::Empty,
             access_key.id = tracing::field::Empty,
-            client.addr = %peer.0,
+            client.addr = %peer,
         );
         async {
-            let mut call = Call::begin(request_id, Door::Http);
+            let door = match peer {
+                Peer::Network(_) => Door::Http,
+                Peer::Host(_) => Door::Host,
+            };
+            let mut call = Call::begin(request_id, door);
             let outcome = work(&mut call).await;
             let reply = self.api.service.finish(&call, outcome);
             response(&call, &reply)
@@ -147,32 +172,46 @@ impl Shared {
         .await
     }
 
-    async fn call(&self, call: &mut Call, Peer(address): Peer, request: Request) -> Outcome {
+    async fn call(&self, call: &mut Call, peer: &Peer, request: Request) -> Outcome {
         let (head, body) = request.into_parts();
         self.check_head(&head)?;
         let body = self.read(body).await?;
+        let query = Params::decode(head.uri.query().unwrap_or_default()).map_err(unreadable)?;
+        let form = form(&head.headers, &body)?;
+        match peer {
+            Peer::Network(address) => {
+                let incoming = Incoming {
+                    method: head.method.as_str(),
+                    path: head.uri.path(),
+                    query: &query,
+                    form: &form,
+                    headers: &head.headers,
+                    body: &body,
+                };
+                self.signed_call(call, *address, &incoming).await
+            }
+            Peer::Host(user) => {
+                let params = query.merge(form).map_err(unreadable)?;
+                self.host_call(call, user, params).await
+            }
+        }
+    }
+
+    async fn signed_call(
+        &self,
+        call: &mut Call,
+        address: SocketAddr,
+        incoming: &Incoming<'_>,
+    ) -> Outcome {
         // Only now: whoever sends a body slowly, unproved as it is, takes nobody's turn. Bodies are
         // bounded by their size and by the number of connections.
         let _working = self
             .working
             .try_acquire()
             .map_err(|_| ApiError::from(Code::ServiceUnavailable).retry_after(1000))?;
-        let query = Params::decode(head.uri.query().unwrap_or_default()).map_err(unreadable)?;
-        let form = form(&head.headers, &body)?;
-        let incoming = Incoming {
-            method: head.method.as_str(),
-            path: head.uri.path(),
-            query: &query,
-            form: &form,
-            headers: &head.headers,
-            body: &body,
-        };
-        let signed = self.api.authenticator.check(&incoming, self.now_ms()?)?;
+        let signed = self.api.authenticator.check(incoming, self.now_ms()?)?;
         let span = tracing::Span::current();
         span.record("access_key.id", tracing::field::display(&signed.key.id));
-        if let Some(action) = action::Action::find(&signed.action) {
-            span.record("action", action.name());
-        }
         let caller = Caller {
             principal: Principal::AccessKey(signed.key.id.clone()),
             account: signed.key.account.clone(),
@@ -181,10 +220,47 @@ impl Shared {
             address: Some(address),
             request_id: call.request_id,
         };
-        let params = query.merge(form).map_err(unreadable)?;
+        let params = incoming
+            .query
+            .clone()
+            .merge(incoming.form.clone())
+            .map_err(unreadable)?;
         self.api
             .service
             .run(call, caller, &signed.action, &signed.version, params)
+            .await
+    }
+
+    /// A call over the local socket: nothing is signed, the kernel has proved the caller.
+    async fn host_call(&self, call: &mut Call, user: &HostUser, mut params: Params) -> Outcome {
+        let action = params.remove("Action").ok_or(Code::MissingAction)?;
+        if let (None, Some(only)) = (params.get("MqttInstanceId"), &self.api.only_instance) {
+            params
+                .insert("MqttInstanceId".to_owned(), only.to_string())
+                .map_err(unreadable)?;
+        }
+        // What is bound to an account, such as a register code, belongs to the instance's owner.
+        let owner = params
+            .get("MqttInstanceId")
+            .and_then(|id| id.parse().ok())
+            .and_then(|id| (self.api.owner)(&id));
+        let account = match owner {
+            Some(owner) => owner,
+            None => HOST_ACCOUNT
+                .parse()
+                .map_err(|_| ApiError::internal("the account of the host has no name"))?,
+        };
+        let caller = Caller {
+            principal: Principal::Host(user.name().to_owned()),
+            account,
+            grant: Grant::Everything,
+            door: Door::Host,
+            address: None,
+            request_id: call.request_id,
+        };
+        self.api
+            .service
+            .run(call, caller, &action, action::VERSION, params)
             .await
     }
 
@@ -246,6 +322,9 @@ fn form(headers: &HeaderMap, body: &[u8]) -> Result<Params, ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| unreadable(ParamsError::NotUtf8))?;
     Params::decode(text).map_err(unreadable)
 }
+
+/// Stands for the account of a caller on the host where no instance is named.
+const HOST_ACCOUNT: &str = "host";
 
 const FORM: &str = "application/x-www-form-urlencoded";
 

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::local::LocalListener;
 use crate::admin::metrics::{self, Connection};
 use crate::admin::router::{self, Api, Peer};
 
@@ -53,21 +54,25 @@ impl Default for ConnectionLimits {
 pub struct AdminServer {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
+    local: Option<LocalListener>,
     router: Router,
     limits: ConnectionLimits,
 }
 
 impl AdminServer {
-    /// Serve `api` on the listener: HTTPS if there is a TLS configuration, otherwise HTTP.
+    /// Serve `api` on the listener: HTTPS if there is a TLS configuration, otherwise HTTP; and on
+    /// the local socket, if there is one.
     pub fn new(
         listener: TcpListener,
         tls: Option<Arc<ServerConfig>>,
+        local: Option<LocalListener>,
         api: Api,
         limits: ConnectionLimits,
     ) -> Self {
         Self {
             listener,
             tls: tls.map(TlsAcceptor::from),
+            local,
             router: router::router(api),
             limits,
         }
@@ -83,7 +88,22 @@ impl AdminServer {
 
     /// Serve until `shutdown` is cancelled, then until every request under way is answered.
     /// Whoever cannot wait for that drops the future.
-    pub async fn serve(self, shutdown: CancellationToken) {
+    pub async fn serve(mut self, shutdown: CancellationToken) {
+        let local = self.local.take().map(|local| {
+            local.serve(
+                self.router.clone(),
+                self.limits.clone(),
+                shutdown.child_token(),
+            )
+        });
+        tokio::join!(self.serve_network(shutdown), async {
+            if let Some(local) = local {
+                local.await;
+            }
+        });
+    }
+
+    async fn serve_network(self, shutdown: CancellationToken) {
         let served = Arc::new(Served {
             tls: self.tls,
             router: self.router,
@@ -203,31 +223,42 @@ impl Served {
     }
 
     async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin, address: SocketAddr) {
-        let router = self.router.clone().layer(Extension(Peer(address)));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.head_timeout)
-            // Above the limits of requests, so that those answer in words first.
-            .max_buf_size(MAX_HEAD)
-            .max_headers(MAX_HEADERS)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-        tokio::pin!(connection);
-        tokio::select! {
-            result = connection.as_mut() => return ended(address, result),
-            () = self.shutdown.cancelled() => {}
-            () = sleep(self.limits.lifetime) => {}
-        }
-        connection.as_mut().graceful_shutdown();
-        match timeout(LAST_ANSWER, connection).await {
-            Ok(result) => ended(address, result),
-            Err(_) => tracing::debug!(client.addr = %address, "admin connection cut off"),
-        }
+        let peer = Peer::Network(address);
+        let router = self.router.clone().layer(Extension(peer));
+        http(stream, router, &self.limits, &self.shutdown).await;
     }
 }
 
-fn ended(address: SocketAddr, result: hyper::Result<()>) {
+/// Serve HTTP on one connection, bounded in time.
+pub(super) async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    limits: &ConnectionLimits,
+    shutdown: &CancellationToken,
+) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        // Above the limits of requests, so that those answer in words first.
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => return ended(result),
+        () = shutdown.cancelled() => {}
+        () = sleep(limits.lifetime) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    match timeout(LAST_ANSWER, connection).await {
+        Ok(result) => ended(result),
+        Err(_) => tracing::debug!("admin connection cut off"),
+    }
+}
+
+fn ended(result: hyper::Result<()>) {
     if let Err(error) = result {
-        tracing::debug!(client.addr = %address, %error, "admin connection ended");
+        tracing::debug!(%error, "admin connection ended");
     }
 }
 

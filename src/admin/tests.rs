@@ -19,7 +19,6 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::access_key::{AccessKey, AccessKeys, KeyState};
 use super::action::{Action, VERSION};
 use super::errors::{ApiError, Code};
 use super::operations::{Execute, Outcome};
@@ -29,10 +28,12 @@ use super::server::{AdminServer, ConnectionLimits};
 use super::service::{Service, ServiceSettings};
 use super::signature::authenticator::Authenticator;
 use super::signature::{self, v3};
+use crate::ca::lifecycle::Status;
 use crate::cli::client::{Connection, ConnectionArgs};
 use crate::config::SignatureV1;
 use crate::config::secret::Secret;
 use crate::control::Caller;
+use crate::control::access_key::{AccessKey, AccessKeys, KeyOrigin};
 use crate::control::grant::KeyGrant;
 
 const INSTANCE: &str = "post-cn-test0001";
@@ -62,7 +63,8 @@ impl Server {
             secret: Secret::new(SECRET.to_owned()),
             account: account.parse().unwrap(),
             grant: Arc::new(KeyGrant::new(None)),
-            state: KeyState::Enabled,
+            status: Status::Active,
+            origin: KeyOrigin::Configuration,
         };
         let keys: AccessKeys = [key("operator", "owner"), key("stranger", "other")]
             .into_iter()
@@ -70,13 +72,15 @@ impl Server {
         let api = Api {
             service: Arc::new(Service::new(operations, setup.settings)),
             authenticator: Authenticator::new(Arc::new(keys), SignatureV1::Accept),
+            owner: Arc::new(|_| None),
+            only_instance: None,
             ready: Arc::new(|| Err("no store".to_owned())),
             metrics: Arc::new(|| "portcullis_up 1\n".to_owned()),
             clock: Arc::new(SystemTime::now),
             limits: setup.limits,
         };
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let server = AdminServer::new(listener, setup.tls, api, setup.connections);
+        let server = AdminServer::new(listener, setup.tls, None, api, setup.connections);
         let address = server.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let serving = runtime.spawn(server.serve(shutdown.clone()));

@@ -6,14 +6,17 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
 use super::gate::{self, GateError};
-use crate::admin::access_key::{AccessKey, AccessKeys, KeyState};
-use crate::admin::command::Commands;
+use crate::admin::command::{Commands, Owner};
+use crate::admin::local::LocalListener;
 use crate::admin::router::Api;
 use crate::admin::server::AdminServer;
 use crate::admin::service::Service;
 use crate::admin::signature::authenticator::Authenticator;
+use crate::ca::lifecycle::Status;
 use crate::config;
+use crate::control::access_key::{AccessKey, KeyOrigin};
 use crate::control::grant::KeyGrant;
+use crate::control::keys::KeySettings;
 use crate::control::{Clock, Control};
 
 /// What both doors carry out calls with.
@@ -24,8 +27,28 @@ pub(super) fn service(config: &config::Admin, control: &Control) -> Arc<Service>
 
 /// The door inside the broker.
 pub(super) fn commands(service: Arc<Service>, control: &Control) -> Commands {
+    Commands::new(service, owner(control))
+}
+
+fn owner(control: &Control) -> Owner {
     let control = control.clone();
-    Commands::new(service, Arc::new(move |instance| control.owner(instance)))
+    Arc::new(move |instance| control.owner(instance))
+}
+
+/// The access keys of the configuration, and how others are kept.
+pub(super) fn keys(config: &config::Admin) -> KeySettings {
+    let configured = config.access_keys.iter().map(|key| AccessKey {
+        id: key.id.clone(),
+        secret: key.secret.clone(),
+        account: key.account.clone(),
+        grant: Arc::new(KeyGrant::new(key.policy.clone())),
+        status: Status::Active,
+        origin: KeyOrigin::Configuration,
+    });
+    KeySettings {
+        configured: configured.collect(),
+        encryption: config.secret_encryption.clone(),
+    }
 }
 
 /// The HTTP door.
@@ -33,21 +56,11 @@ pub(super) fn server(
     config: &config::Admin,
     listener: TcpListener,
     service: Arc<Service>,
+    local: Option<LocalListener>,
     control: &Control,
     metrics: Option<PrometheusHandle>,
     clock: Clock,
 ) -> Result<AdminServer, GateError> {
-    let keys: AccessKeys = config
-        .access_keys
-        .iter()
-        .map(|key| AccessKey {
-            id: key.id.clone(),
-            secret: key.secret.clone(),
-            account: key.account.clone(),
-            grant: Arc::new(KeyGrant::new(None)),
-            state: KeyState::Enabled,
-        })
-        .collect();
     let tls = match &config.transport {
         config::AdminTransport::Plain => None,
         config::AdminTransport::Tls { certificate, key } => {
@@ -57,7 +70,9 @@ pub(super) fn server(
     let control = control.clone();
     let api = Api {
         service,
-        authenticator: Authenticator::new(Arc::new(keys), config.signature_v1),
+        authenticator: Authenticator::new(control.access_keys(), config.signature_v1),
+        owner: owner(&control),
+        only_instance: control.only_instance(),
         ready: Arc::new(move || match control.is_ready() {
             true => Ok(()),
             false => Err("changes of trust are not durable, or the broker is ending".to_owned()),
@@ -74,6 +89,7 @@ pub(super) fn server(
     Ok(AdminServer::new(
         listener,
         tls,
+        local,
         api,
         config.connections.clone(),
     ))

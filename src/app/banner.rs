@@ -14,6 +14,8 @@ pub(super) struct Banner<'a> {
     pub(super) instances: &'a [(InstanceId, SocketAddr)],
     /// URL of the admin API.
     pub(super) admin: &'a str,
+    /// The socket for administrators on the host.
+    pub(super) socket: Option<&'a Path>,
     pub(super) data_dir: &'a Path,
     /// Set in the development mode.
     pub(super) certs_dir: Option<&'a Path>,
@@ -38,6 +40,9 @@ impl Banner<'_> {
             writeln!(out, "  MQTT over TLS   mqtts://{address}")?;
         }
         writeln!(out, "  Admin API       {}", self.admin)?;
+        if let Some(socket) = self.socket {
+            writeln!(out, "  Admin socket    {}", socket.display())?;
+        }
         writeln!(out, "  Data            {}", self.data_dir.display())?;
         let Some(certs_dir) = self.certs_dir else {
             return Ok(());
@@ -146,6 +151,7 @@ mod tests {
         let text = Banner {
             instances: &instances,
             admin: "http://127.0.0.1:41080",
+            socket: Some(Path::new("data/admin.sock")),
             data_dir: Path::new("data"),
             certs_dir: Some(Path::new("/tmp/it's here/dev")),
             program: Path::new("./target/release/portcullis"),
@@ -153,6 +159,7 @@ mod tests {
         .render();
         for line in [
             "  MQTT over TLS   mqtts://127.0.0.1:41883",
+            "  Admin socket    data/admin.sock",
             "  Admin API       http://127.0.0.1:41080",
             r"  ./target/release/portcullis ca inactivate ca-a --key-file '/tmp/it'\''s here/dev/admin-key.json'",
         ] {
@@ -166,6 +173,7 @@ mod tests {
         let text = Banner {
             instances: &[],
             admin: "http://127.0.0.1:8080",
+            socket: None,
             data_dir: Path::new("data"),
             certs_dir: None,
             program: Path::new("portcullis"),

@@ -61,6 +61,7 @@ pub(super) async fn prepare(config: &mut Config) -> Result<Option<DevPki>, Start
         id: key.id.clone(),
         secret: key.secret.clone(),
         account,
+        policy: None,
     });
     Ok(Some(pki))
 }

@@ -1,11 +1,11 @@
 //! `portcullis ca`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::client::{ClientError, Connection, EXIT_CODES, usage};
+use super::client::{ClientError, Connection, EXIT_CODES, Proof, read_file, usage};
 use super::show::{self, field};
 use super::{lookup, proof};
 use crate::admin::action::Action;
@@ -19,7 +19,7 @@ pub enum CaCommand {
     List,
     /// Show one CA.
     Show(Which),
-    /// Register a CA, with proof that its key is yours.
+    /// Register a CA, with proof that its key is yours; on the broker's host also without.
     Register(RegisterArgs),
     /// Get a register code, for when the CA's key is on another host.
     RegisterCode,
@@ -48,7 +48,7 @@ pub struct RegisterArgs {
     #[arg(value_name = "CA.pem")]
     certificate: PathBuf,
     /// PEM file of the CA's private key. It is used here and never sent.
-    #[arg(long, value_name = "CA.key", required_unless_present = "verification")]
+    #[arg(long, value_name = "CA.key")]
     key: Option<PathBuf>,
     /// PEM file of a verification certificate that the CA signed, with the register code as
     /// common name; see `portcullis ca register-code`.
@@ -126,29 +126,37 @@ pub(super) fn pem(value: &Value, name: &str) -> String {
 }
 
 fn register(connection: &Connection, arguments: &RegisterArgs) -> Result<(), ClientError> {
-    let ca = read(&arguments.certificate)?;
+    let ca = read_file(&arguments.certificate)?;
     let verification = match (&arguments.key, &arguments.verification) {
         (Some(key), _) => {
-            let key = Secret::new(read(key)?);
+            let key = Secret::new(read_file(key)?);
             let prover = proof::Prover::new(&ca, &key)?;
             let answer = connection.call(Action::GetRegisterCode, &[])?;
-            prover.verification(&field(&answer, "RegisterCode"))?
+            Some(prover.verification(&field(&answer, "RegisterCode"))?)
         }
-        (None, Some(path)) => read(path)?,
-        (None, None) => return Err(usage("give --key or --verification".to_owned())),
+        (None, Some(path)) => Some(read_file(path)?),
+        (None, None) if connection.proof() == Proof::Host => None,
+        (None, None) => {
+            return Err(usage(
+                "prove that the CA's key is yours with --key or --verification; only on the broker's host (--socket) can a CA be registered without".to_owned(),
+            ));
+        }
     };
-    let answer = connection.call(
-        Action::RegisterCaCertificate,
-        &[
-            ("CaName", &arguments.name),
-            ("CaContent", &ca),
-            ("VerificationContent", &verification),
-        ],
-    )?;
+    let mut fields = vec![("CaName", arguments.name.as_str()), ("CaContent", &ca)];
+    fields.extend(
+        verification
+            .as_deref()
+            .map(|it| ("VerificationContent", it)),
+    );
+    let answer = connection.call(Action::RegisterCaCertificate, &fields)?;
     show::result(connection, &answer, || {
         let (sn, options) = (field(&answer, "Sn"), &connection.options);
+        let unproved = match verification {
+            Some(_) => "",
+            None => "Nobody proved to hold its key; the audit log says so.\n",
+        };
         format!(
-            "CA {} is registered and active: devices that it signed can connect.\nSN    {sn}\nUndo  portcullis ca inactivate {sn}{options}\n",
+            "CA {} is registered and active: devices that it signed can connect.\n{unproved}SN    {sn}\nUndo  portcullis ca inactivate {sn}{options}\n",
             arguments.name
         )
     });
@@ -233,9 +241,4 @@ fn find(connection: &Connection, text: &str) -> Result<(Value, String), ClientEr
     let ca = lookup::ca(connection, text)?;
     let sn = field(&ca, "Sn");
     Ok((ca, sn))
-}
-
-fn read(path: &Path) -> Result<String, ClientError> {
-    std::fs::read_to_string(path)
-        .map_err(|error| usage(format!("{} cannot be read: {error}", path.display())))
 }

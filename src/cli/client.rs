@@ -1,36 +1,38 @@
-//! The client of the admin API: finds endpoint and key, signs, sends, reads the answer.
+//! The client of the admin API: finds the broker, calls, reads the answer.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
-use aws_lc_rs::rand;
 use clap::Args;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::Value;
-use time::OffsetDateTime;
-use ureq::http::{Method, Request, Uri};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::admin::action::{self, Action};
+use super::transport::{Remote, Transport};
+use crate::admin::action::Action;
 use crate::admin::errors::Code;
 use crate::admin::params::Params;
-use crate::admin::signature::{self, v3};
-use crate::config::secret::Secret;
+use crate::secret::Secret;
 
-/// Where the admin API is, and the key to sign with.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Connection", after_help = EXIT_CODES)]
+/// Where the broker is, and what proves who calls.
+#[derive(Debug, Clone, Default, Args)]
+#[command(
+    next_help_heading = "Connection",
+    after_help = EXIT_CODES
+)]
 pub struct ConnectionArgs {
-    /// URL of the admin API [default: `Endpoint` in the key file]
-    #[arg(long, global = true, value_name = "URL", env = "PORTCULLIS_ENDPOINT")]
+    /// Socket of a broker on this host [env: PORTCULLIS_SOCKET]
+    /// [default: data/admin.sock or /var/lib/portcullis/admin.sock, if it is there and nothing
+    /// else is said]
+    #[arg(long, global = true, value_name = "PATH", conflicts_with_all = ["endpoint", "key_file"])]
+    socket: Option<PathBuf>,
+    /// URL of the admin API [env: PORTCULLIS_ENDPOINT] [default: `Endpoint` in the key file]
+    #[arg(long, global = true, value_name = "URL")]
     endpoint: Option<String>,
-    /// JSON file with AccessKeyId and AccessKeySecret [default: certs/dev/admin-key.json]
-    #[arg(long, global = true, value_name = "FILE", env = "PORTCULLIS_KEY_FILE")]
+    /// JSON file with AccessKeyId and AccessKeySecret [env: PORTCULLIS_KEY_FILE]
+    /// [default: certs/dev/admin-key.json]
+    #[arg(long, global = true, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Instance to administer [default: `MqttInstanceId` in the key file]
+    /// Instance to administer [default: `MqttInstanceId` in the key file; over a socket, the only
+    /// one there is]
     #[arg(long, global = true, value_name = "ID")]
     instance: Option<String>,
     /// PEM file of the CAs that an HTTPS endpoint is trusted by; needed for HTTPS
@@ -45,7 +47,7 @@ pub struct ConnectionArgs {
 }
 
 /// What scripts can go by.
-pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the broker; 2 wrong usage, key file or input; 3 the broker cannot be reached; 4 no such CA, device or instance.";
+pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the broker; 2 wrong usage, key file or input; 3 the broker cannot be reached; 4 no such CA, device, key, client or instance.";
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,16 @@ pub enum ClientError {
         /// What went wrong.
         what: String,
     },
+    /// No broker answers on this host.
+    #[error(
+        "the broker cannot be reached over its socket {endpoint}: {what} (--socket or PORTCULLIS_SOCKET names another one)"
+    )]
+    NoBrokerHere {
+        /// The socket.
+        endpoint: String,
+        /// What went wrong.
+        what: String,
+    },
     /// What the command is about does not exist.
     #[error("{0}")]
     NotFound(String),
@@ -89,7 +101,7 @@ impl ClientError {
         match self {
             Self::Refused { .. } => 1,
             Self::Usage(_) | Self::Declined => 2,
-            Self::Unreachable { .. } => 3,
+            Self::Unreachable { .. } | Self::NoBrokerHere { .. } => 3,
             Self::NotFound(_) => 4,
         }
     }
@@ -102,14 +114,9 @@ impl ClientError {
 
 /// A way to call the admin API.
 pub struct Connection {
-    agent: ureq::Agent,
-    /// Scheme and authority, without a slash at the end.
-    endpoint: String,
-    /// The `Host` header: the authority.
-    host: String,
-    key_id: String,
-    secret: Secret,
-    instance: String,
+    transport: Transport,
+    /// `None`: the only one there is.
+    instance: Option<String>,
     /// The options to repeat in a command for the same broker; empty, or begins with a space.
     pub(super) options: String,
     /// How results are shown.
@@ -136,6 +143,15 @@ pub enum Confirm {
     Assume,
 }
 
+/// Who proves a caller to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The kernel of this host: an administrator of the host.
+    Host,
+    /// A signature.
+    Key,
+}
+
 /// The key file, with the vendor's names.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -148,48 +164,72 @@ struct KeyFile {
 
 const DEFAULT_KEY_FILE: &str = "certs/dev/admin-key.json";
 
-/// The longest answer: a page of 100 certificates is some 400 KB.
-const MAX_ANSWER: u64 = 32 * 1024 * 1024;
+/// Looked at in this order: the development mode's, and that of an installed broker.
+const DEFAULT_SOCKETS: &[&str] = &["data/admin.sock", "/var/lib/portcullis/admin.sock"];
+
+/// What the environment says where no option does.
+#[derive(Default)]
+struct Surroundings {
+    socket: Option<PathBuf>,
+    endpoint: Option<String>,
+    key_file: Option<PathBuf>,
+    default_socket: Option<PathBuf>,
+}
+
+impl Surroundings {
+    fn look() -> Self {
+        let path = |name| std::env::var_os(name).filter(|it| !it.is_empty());
+        Self {
+            socket: path("PORTCULLIS_SOCKET").map(PathBuf::from),
+            endpoint: std::env::var("PORTCULLIS_ENDPOINT")
+                .ok()
+                .filter(|it| !it.is_empty()),
+            key_file: path("PORTCULLIS_KEY_FILE").map(PathBuf::from),
+            default_socket: DEFAULT_SOCKETS
+                .iter()
+                .map(PathBuf::from)
+                .find(|path| path.exists()),
+        }
+    }
+
+    /// The socket to use, if it is to be one. What is said goes over what is found, and an option
+    /// over the environment.
+    fn socket(&self, options: &ConnectionArgs) -> Option<PathBuf> {
+        if options.socket.is_some() {
+            return options.socket.clone();
+        }
+        if options.endpoint.is_some() || options.key_file.is_some() {
+            return None;
+        }
+        if self.socket.is_some() {
+            return self.socket.clone();
+        }
+        if self.endpoint.is_some() || self.key_file.is_some() {
+            return None;
+        }
+        self.default_socket.clone()
+    }
+}
 
 impl ConnectionArgs {
-    /// Read the key file and make the connection ready. Nothing is sent.
+    /// Find the broker and read the key file, if one is needed. Nothing is sent.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if something is missing or cannot be used.
     pub fn open(&self) -> Result<Connection, ClientError> {
-        let path = self
-            .key_file
-            .as_deref()
-            .unwrap_or(Path::new(DEFAULT_KEY_FILE));
-        let key = self.read_key(path)?;
-        let missing = |option: &str, field: &str| {
-            usage(format!(
-                "{} has no {field}; give it there or with {option}",
-                path.display()
-            ))
+        self.open_in(&Surroundings::look())
+    }
+
+    fn open_in(&self, around: &Surroundings) -> Result<Connection, ClientError> {
+        let (transport, instance) = match around.socket(self) {
+            Some(path) => (Transport::Local(path), self.instance.clone()),
+            None => {
+                let (remote, instance) = self.remote(around)?;
+                (Transport::Remote(Box::new(remote)), Some(instance))
+            }
         };
-        let endpoint = self
-            .endpoint
-            .clone()
-            .or(key.endpoint)
-            .ok_or_else(|| missing("--endpoint", "Endpoint"))?;
-        let instance = self
-            .instance
-            .clone()
-            .or(key.mqtt_instance_id)
-            .ok_or_else(|| missing("--instance", "MqttInstanceId"))?;
-        let (endpoint, host) = parse_endpoint(&endpoint)?;
-        if endpoint.starts_with("https:") && self.ca_file.is_none() {
-            return Err(usage(
-                "an HTTPS endpoint needs --ca-file with the CAs it is trusted by; those of the system are often in /etc/ssl/certs/ca-certificates.crt".to_owned(),
-            ));
-        }
         Ok(Connection {
-            agent: self.agent()?,
-            endpoint,
-            host,
-            key_id: key.access_key_id,
-            secret: Secret::new(key.access_key_secret),
+            transport,
             instance,
             options: self.options(),
             output: if self.json {
@@ -205,10 +245,38 @@ impl ConnectionArgs {
         })
     }
 
+    fn remote(&self, around: &Surroundings) -> Result<(Remote, String), ClientError> {
+        let path = self.key_file.as_deref().or(around.key_file.as_deref());
+        let key = read_key(path)?;
+        let path = path.unwrap_or(Path::new(DEFAULT_KEY_FILE));
+        let missing = |option: &str, field: &str| {
+            usage(format!(
+                "{} has no {field}; give it there or with {option}",
+                path.display()
+            ))
+        };
+        let endpoint = self
+            .endpoint
+            .clone()
+            .or_else(|| around.endpoint.clone())
+            .or(key.endpoint)
+            .ok_or_else(|| missing("--endpoint", "Endpoint"))?;
+        let instance = self
+            .instance
+            .clone()
+            .or(key.mqtt_instance_id)
+            .ok_or_else(|| missing("--instance", "MqttInstanceId"))?;
+        let secret = Secret::new(key.access_key_secret);
+        let ca_file = self.ca_file.as_deref();
+        let remote = Remote::new(&endpoint, key.access_key_id, secret, ca_file)?;
+        Ok((remote, instance))
+    }
+
     /// The connection options as they were given, for a shell.
     fn options(&self) -> String {
         let path = |path: &PathBuf| path.display().to_string();
         let given = [
+            ("--socket", self.socket.as_ref().map(path)),
             ("--endpoint", self.endpoint.clone()),
             ("--key-file", self.key_file.as_ref().map(path)),
             ("--instance", self.instance.clone()),
@@ -219,149 +287,72 @@ impl ConnectionArgs {
             .filter_map(|(name, value)| Some(format!(" {name} {}", quoted(&value?))))
             .collect()
     }
+}
 
-    fn read_key(&self, path: &Path) -> Result<KeyFile, ClientError> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let hint = match self.key_file {
-                Some(_) => "",
-                None => "; name the key file with --key-file or PORTCULLIS_KEY_FILE, or start the broker here once in development mode to make one",
-            };
-            usage(format!(
-                "the key file {} cannot be read: {error}{hint}",
-                path.display()
-            ))
-        })?;
-        let text = Secret::new(text);
-        // The parser's own message may quote the secret.
-        serde_json::from_str(text.reveal()).map_err(|error| {
-            usage(format!(
-                "the key file {} is not JSON with AccessKeyId and AccessKeySecret (line {}, column {})",
-                path.display(),
-                error.line(),
-                error.column()
-            ))
-        })
-    }
-
-    fn agent(&self) -> Result<ureq::Agent, ClientError> {
-        let mut tls = TlsConfig::builder().unversioned_rustls_crypto_provider(Arc::new(
-            rustls::crypto::aws_lc_rs::default_provider(),
-        ));
-        if let Some(path) = &self.ca_file {
-            let unusable = |what: String| usage(format!("{} {what}", path.display()));
-            let certificates = CertificateDer::pem_file_iter(path)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|error| unusable(format!("cannot be read: {error}")))?;
-            if certificates.is_empty() {
-                return Err(unusable("has no certificate in PEM".to_owned()));
-            }
-            let roots: Vec<_> = certificates
-                .iter()
-                .map(|der| Certificate::from_der(der).to_owned())
-                .collect();
-            tls = tls.root_certs(RootCerts::new_with_certs(&roots));
-        }
-        Ok(ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .timeout_connect(Some(Duration::from_secs(5)))
-            .timeout_global(Some(Duration::from_secs(60)))
-            .tls_config(tls.build())
-            .build()
-            .new_agent())
-    }
+fn read_key(given: Option<&Path>) -> Result<KeyFile, ClientError> {
+    let path = given.unwrap_or(Path::new(DEFAULT_KEY_FILE));
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let hint = match given {
+            Some(_) => "",
+            None => "; is a broker running here? Name its socket with --socket, or a key file with --key-file",
+        };
+        usage(format!(
+            "the key file {} cannot be read: {error}{hint}",
+            path.display()
+        ))
+    })?;
+    let text = Secret::new(text);
+    // The parser's own message may quote the secret.
+    serde_json::from_str(text.reveal()).map_err(|error| {
+        usage(format!(
+            "the key file {} is not JSON with AccessKeyId and AccessKeySecret (line {}, column {})",
+            path.display(),
+            error.line(),
+            error.column()
+        ))
+    })
 }
 
 impl Connection {
-    /// Call one operation. `MqttInstanceId` is added.
+    /// Who proves this caller to the broker.
+    pub(super) fn proof(&self) -> Proof {
+        match self.transport {
+            Transport::Local(_) => Proof::Host,
+            Transport::Remote(_) => Proof::Key,
+        }
+    }
+
+    /// The instance that calls are about, if it was named.
+    pub(super) fn instance(&self) -> Option<&str> {
+        self.instance.as_deref()
+    }
+
+    /// Call one operation. `MqttInstanceId` is added where it is known.
     ///
     /// # Errors
     /// If the broker refuses, or cannot be reached.
     pub fn call(&self, action: Action, fields: &[(&str, &str)]) -> Result<Value, ClientError> {
         let mut params = Params::default();
-        let instance = ("MqttInstanceId", self.instance.as_str());
-        for (name, value) in fields.iter().chain([&instance]) {
+        let instance = self.instance.as_deref().map(|it| ("MqttInstanceId", it));
+        for (name, value) in fields.iter().copied().chain(instance) {
             params
-                .insert((*name).to_owned(), (*value).to_owned())
+                .insert(name.to_owned(), value.to_owned())
                 .map_err(|error| usage(error.to_string()))?;
         }
-        let request = self.request(action, params)?;
-        let mut answer = self
-            .agent
-            .run(request)
-            .map_err(|error| self.unreachable(error.to_string()))?;
-        let text = answer
-            .body_mut()
-            .with_config()
-            .limit(MAX_ANSWER)
-            .read_to_string()
-            .map_err(|error| self.unreachable(error.to_string()))?;
-        let body: Value = serde_json::from_str(&text).map_err(|_| {
-            self.unreachable(format!(
+        let answer = self.transport.send(action, params)?;
+        let body: Value = serde_json::from_str(&answer.text).map_err(|_| {
+            self.transport.unreachable(format!(
                 "its answer (HTTP status {}) is not the JSON of the admin API",
-                answer.status().as_u16()
+                answer.status
             ))
         })?;
         match body.get("Code").and_then(Value::as_str) {
             Some(code) => Err(self.refused(code, &body)),
-            None if answer.status().is_success() => Ok(body),
-            None => Err(self.unreachable(format!("HTTP status {}", answer.status().as_u16()))),
+            None if (200..300).contains(&answer.status) => Ok(body),
+            None => Err(self
+                .transport
+                .unreachable(format!("HTTP status {}", answer.status))),
         }
-    }
-
-    /// Signed with version 3, by the code that the server checks with.
-    fn request(&self, action: Action, params: Params) -> Result<Request<Vec<u8>>, ClientError> {
-        let (method, query, body) = match action {
-            Action::GetRegisterCode
-            | Action::GetCaCertificate
-            | Action::ListCaCertificate
-            | Action::ListDeviceCertificate
-            | Action::ListDeviceCertificateByCaSn
-            | Action::GetDeviceCertificate => (Method::GET, params, Vec::new()),
-            Action::RegisterCaCertificate
-            | Action::ActiveCaCertificate
-            | Action::InactivateCaCertificate
-            | Action::DeleteCaCertificate
-            | Action::ActiveDeviceCertificate
-            | Action::InactivateDeviceCertificate
-            | Action::DeleteDeviceCertificate => {
-                let form = params.canonical().into_bytes();
-                (Method::POST, Params::default(), form)
-            }
-        };
-        let date = signature::format_date(OffsetDateTime::now_utc());
-        let mut nonce = [0; 16];
-        rand::fill(&mut nonce)
-            .map_err(|_| usage("the system's random number generator failed".to_owned()))?;
-        let nonce = hex::encode(nonce);
-        let payload = signature::sha256_hex(&body);
-        let mut headers = vec![
-            ("host", self.host.as_str()),
-            ("x-acs-action", action.name()),
-            ("x-acs-content-sha256", &payload),
-            ("x-acs-date", &date),
-            ("x-acs-signature-nonce", &nonce),
-            ("x-acs-version", action::VERSION),
-        ];
-        if method == Method::POST {
-            headers.insert(0, ("content-type", "application/x-www-form-urlencoded"));
-        }
-        let text = v3::string_to_sign(method.as_str(), "/", &query, &headers, &payload);
-        let signature = signature::Method::V3.sign(&self.secret, &text);
-        let authorization = v3::authorization(&self.key_id, &headers, &signature);
-        let query = query.canonical();
-        let separator = if query.is_empty() { "" } else { "?" };
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}/{separator}{query}", self.endpoint))
-            .header("authorization", authorization);
-        for (name, value) in &headers {
-            request = request.header(*name, *value);
-        }
-        request
-            .body(body)
-            .map_err(|error| usage(format!("the request cannot be made: {error}")))
     }
 
     fn refused(&self, code: &str, body: &Value) -> ClientError {
@@ -372,8 +363,19 @@ impl Connection {
             Some(Code::MqttInstanceNotFound) => {
                 return ClientError::NotFound(format!(
                     "the broker at {} has no instance {:?}; name another with --instance",
-                    self.endpoint, self.instance
+                    self.transport.place(),
+                    self.instance.as_deref().unwrap_or_default()
                 ));
+            }
+            Some(Code::ParameterFieldCheckFailed)
+                if self.instance.is_none() && message.contains("MqttInstanceId is missing") =>
+            {
+                return usage(
+                    "the broker has several instances; say which with --instance".to_owned(),
+                );
+            }
+            Some(Code::AccessKeyNotFound) if self.proof() == Proof::Host => {
+                return ClientError::NotFound(message);
             }
             Some(Code::FindCaBySnError | Code::FindDeviceBySnError) => {
                 return ClientError::NotFound(message);
@@ -408,35 +410,15 @@ impl Connection {
             request_id: text("RequestId"),
         }
     }
-
-    fn unreachable(&self, what: String) -> ClientError {
-        ClientError::Unreachable {
-            endpoint: self.endpoint.clone(),
-            what,
-        }
-    }
 }
 
-/// Scheme with authority, and the authority alone.
-fn parse_endpoint(text: &str) -> Result<(String, String), ClientError> {
-    let wrong = || {
-        usage(format!(
-            "the endpoint {text:?} is not of the form http://HOST:PORT or https://HOST:PORT"
-        ))
-    };
-    let full = match text.contains("://") {
-        true => text.to_owned(),
-        false => format!("http://{text}"),
-    };
-    let uri: Uri = full.parse().map_err(|_| wrong())?;
-    let scheme = uri.scheme_str().filter(|it| ["http", "https"].contains(it));
-    let plain = uri.path_and_query().is_none_or(|it| it.as_str() == "/");
-    match (scheme, uri.authority()) {
-        (Some(scheme), Some(authority)) if plain && !authority.as_str().contains('@') => {
-            Ok((format!("{scheme}://{authority}"), authority.to_string()))
-        }
-        _ => Err(wrong()),
-    }
+/// The text of a file that was named on the command line.
+///
+/// # Errors
+/// [`ClientError::Usage`] if it cannot be read.
+pub(super) fn read_file(path: &Path) -> Result<String, ClientError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| usage(format!("{} cannot be read: {error}", path.display())))
 }
 
 /// The text as a shell takes it.
@@ -464,45 +446,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_have_a_scheme_and_an_authority() {
-        for (text, full, host) in [
-            (
-                "http://127.0.0.1:8080",
-                "http://127.0.0.1:8080",
-                "127.0.0.1:8080",
-            ),
-            ("127.0.0.1:8080", "http://127.0.0.1:8080", "127.0.0.1:8080"),
-            ("https://[::1]:8443/", "https://[::1]:8443", "[::1]:8443"),
-        ] {
-            let parsed = parse_endpoint(text).unwrap();
-            assert_eq!(parsed, (full.to_owned(), host.to_owned()));
-        }
-        for bad in [
-            "",
-            "ftp://x",
-            "http://x/path",
-            "http://u:p@x",
-            "http://",
-            "x y",
-        ] {
-            assert!(parse_endpoint(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn options_are_repeated_as_a_shell_takes_them() {
         let arguments = ConnectionArgs {
-            endpoint: None,
             key_file: Some("it's here/key.json".into()),
             instance: Some("post-cn-1".to_owned()),
-            ca_file: None,
-            json: false,
             yes: true,
+            ..ConnectionArgs::default()
         };
         assert_eq!(
             arguments.options(),
             r" --key-file 'it'\''s here/key.json' --instance post-cn-1"
         );
+    }
+
+    #[test]
+    fn what_is_said_goes_over_what_is_found() {
+        let around = |socket: Option<&str>, key_file: Option<&str>| Surroundings {
+            socket: socket.map(PathBuf::from),
+            key_file: key_file.map(PathBuf::from),
+            default_socket: Some("found".into()),
+            ..Surroundings::default()
+        };
+        let nothing = ConnectionArgs::default();
+        let named = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(around(None, None).socket(&nothing), named("found"));
+        assert_eq!(around(None, Some("k")).socket(&nothing), None);
+        assert_eq!(around(Some("s"), Some("k")).socket(&nothing), named("s"));
+        let key = ConnectionArgs {
+            key_file: named("k"),
+            ..ConnectionArgs::default()
+        };
+        assert_eq!(around(Some("s"), None).socket(&key), None);
+        let socket = ConnectionArgs {
+            socket: named("t"),
+            ..ConnectionArgs::default()
+        };
+        assert_eq!(around(Some("s"), Some("k")).socket(&socket), named("t"));
     }
 
     #[test]
@@ -514,14 +493,11 @@ mod tests {
         )
         .unwrap();
         let arguments = ConnectionArgs {
-            endpoint: None,
             key_file: Some(file.path().to_owned()),
-            instance: None,
-            ca_file: None,
-            json: false,
-            yes: false,
+            ..ConnectionArgs::default()
         };
-        let error = arguments.open().err().unwrap();
+        let open = || arguments.open_in(&Surroundings::default()).err().unwrap();
+        let error = open();
         assert_eq!(error.exit_code(), 2);
         assert!(!error.to_string().contains("hunter2"), "{error}");
         std::fs::write(
@@ -529,7 +505,7 @@ mod tests {
             r#"{"AccessKeyId": "a", "AccessKeySecret": "s"}"#,
         )
         .unwrap();
-        let error = arguments.open().err().unwrap();
+        let error = open();
         assert!(error.to_string().contains("--endpoint"), "{error}");
     }
 }

@@ -48,6 +48,29 @@ pub(super) fn device(
     }
 }
 
+/// Every access key.
+///
+/// # Errors
+/// If the broker refuses or cannot be reached.
+pub(super) fn access_keys(connection: &Connection) -> Result<Vec<Value>, ClientError> {
+    all_pages(connection, Action::ListAccessKeys, "AccessKeys", &[])
+}
+
+/// The access key of this id.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn access_key(connection: &Connection, id: &str) -> Result<Value, ClientError> {
+    let all = access_keys(connection)?;
+    let found = all.iter().find(|key| field(key, "AccessKeyId") == id);
+    found.cloned().ok_or_else(|| {
+        ClientError::NotFound(format!(
+            "there is no access key {:?}; see portcullis key list",
+            printable(id)
+        ))
+    })
+}
+
 /// Every CA of the instance.
 ///
 /// # Errors

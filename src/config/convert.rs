@@ -45,11 +45,17 @@ fn whole(
     );
     let registry = registry(faults, &file.registry);
     let tls = tls(faults, &file.tls);
-    let admin = convert_admin::admin(faults, &file.admin, overrides, certs_dir.as_deref());
+    let data_dir = overrides.data_dir.clone().unwrap_or(file.store.data_dir);
+    let admin = convert_admin::admin(
+        faults,
+        &file.admin,
+        overrides,
+        certs_dir.as_deref(),
+        &data_dir,
+    );
     let log = log(faults, &file.log);
     let grace = file.shutdown.grace_seconds;
     let grace = faults.seconds("shutdown.grace_seconds", grace, 1, 3600);
-    let data_dir = overrides.data_dir.clone().unwrap_or(file.store.data_dir);
     Some(Config {
         instances: instances?,
         registry: registry?,
@@ -206,11 +212,13 @@ fn registry(faults: &mut Faults, written: &file::Registry) -> Option<ControlSett
     let codes = count("max_register_codes", written.max_register_codes, 1_000_000);
     let cas = count("max_cas", written.max_cas, 1_000_000);
     let devices = count("max_devices", written.max_devices, 100_000_000);
+    let keys = count("max_access_keys", written.max_access_keys, 100_000);
     Some(ControlSettings {
         register_code_lifetime: lifetime?,
         max_register_codes: codes?,
         max_cas: cas?,
         max_devices: devices?,
+        max_access_keys: keys?,
     })
 }
 

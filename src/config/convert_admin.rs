@@ -1,7 +1,7 @@
 //! The admin API and the control topic: `[admin]`.
 
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -14,12 +14,15 @@ use crate::admin::router::RequestLimits;
 use crate::admin::server::ConnectionLimits;
 use crate::admin::service::ServiceSettings;
 use crate::ca::id::AccessKeyId;
+use crate::control::policy::Policy;
+use crate::control::seal::EncryptionKey;
 
 pub(super) fn admin(
     faults: &mut Faults,
     written: &file::Admin,
     overrides: &Overrides,
     certs_dir: Option<&Path>,
+    data_dir: &Path,
 ) -> Option<Admin> {
     let listen = match overrides.admin_listen {
         Some(address) => Some(address),
@@ -37,12 +40,19 @@ pub(super) fn admin(
         Some(written) => control_channel(faults, written, certs_dir).map(Some),
     };
     let transport = transport(faults, written);
+    let socket = socket(faults, written, data_dir);
+    let encryption = match &written.secret_encryption_file {
+        None => Some(None),
+        Some(path) => encryption(faults, path).map(Some),
+    };
     let service = service(faults, written);
     let requests = requests(faults, written);
     let connections = connections(faults, written);
     Some(Admin {
         listen: listen?,
         transport: transport?,
+        socket: socket?,
+        secret_encryption: encryption?,
         service: service?,
         requests: requests?,
         connections: connections?,
@@ -54,6 +64,55 @@ pub(super) fn admin(
         access_keys: access_keys.into_iter().collect::<Option<_>>()?,
         control_channel: control_channel?,
     })
+}
+
+/// The path, if a socket can have it; an empty one is no socket.
+fn socket(faults: &mut Faults, written: &file::Admin, data_dir: &Path) -> Option<Option<PathBuf>> {
+    let path = match &written.socket {
+        Some(path) if path.as_os_str().is_empty() => return Some(None),
+        Some(path) => path.clone(),
+        None => data_dir.join("admin.sock"),
+    };
+    // `sun_path` has 108 octets, the last of which is zero (unix(7)).
+    if path.as_os_str().len() > 107 {
+        let what = "a socket's path has at most 107 octets; set admin.socket to a shorter one";
+        faults.add("admin.socket", path.display(), what);
+        return None;
+    }
+    Some(Some(path))
+}
+
+fn encryption(faults: &mut Faults, path: &Path) -> Option<EncryptionKey> {
+    let key = "admin.secret_encryption_file";
+    let text = faults.secret_file(key, path)?;
+    let read = EncryptionKey::from_hex(&text);
+    if read.is_none() {
+        let what = format!(
+            "must hold 64 hexadecimal digits; make one: (umask 077; openssl rand -hex 32 > {})",
+            path.display()
+        );
+        faults.add(key, path.display(), what);
+    }
+    read
+}
+
+/// The policy in the file.
+fn policy(faults: &mut Faults, key: &str, path: &Path) -> Option<Policy> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let what = format!("the file cannot be read: {error}");
+            faults.add(key, path.display(), what);
+            return None;
+        }
+    };
+    match Policy::from_json(&text) {
+        Ok(policy) => Some(policy),
+        Err(error) => {
+            faults.add(key, path.display(), error.to_string());
+            None
+        }
+    }
 }
 
 fn transport(faults: &mut Faults, written: &file::Admin) -> Option<AdminTransport> {
@@ -183,6 +242,10 @@ fn access_key(faults: &mut Faults, key: &str, written: &file::AccessKey) -> Opti
         .required(&account_key, written.account.as_ref())
         .and_then(|text| faults.parse(&account_key, text));
     let file_key = format!("{key}.file");
+    let policy = match &written.policy {
+        None => Some(None),
+        Some(path) => policy(faults, &format!("{key}.policy"), path).map(Some),
+    };
     let path = faults.required(&file_key, written.file.as_ref())?;
     let text = faults.secret_file(&file_key, path)?;
     match serde_json::from_str::<AccessKeyFile>(text.reveal()) {
@@ -190,6 +253,7 @@ fn access_key(faults: &mut Faults, key: &str, written: &file::AccessKey) -> Opti
             id: file.access_key_id,
             secret: Secret::new(file.access_key_secret),
             account: account?,
+            policy: policy?,
         }),
         Err(error) => {
             let what = format!(

@@ -66,6 +66,7 @@ pub struct Registry {
     pub max_register_codes: usize,
     pub max_cas: usize,
     pub max_devices: usize,
+    pub max_access_keys: usize,
 }
 
 /// `[tls]`
@@ -116,8 +117,10 @@ pub struct Mqtt {
 #[allow(missing_docs)]
 pub struct Admin {
     pub listen: String,
+    pub socket: Option<PathBuf>,
     pub tls_certificate: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
+    pub secret_encryption_file: Option<PathBuf>,
     pub signature_v1: bool,
     pub status_profile: String,
     pub host_id: String,
@@ -144,6 +147,7 @@ pub struct Admin {
 pub struct AccessKey {
     pub file: Option<PathBuf>,
     pub account: Option<String>,
+    pub policy: Option<PathBuf>,
 }
 
 /// `[admin.control_channel]`
@@ -228,6 +232,7 @@ impl Default for Registry {
             max_register_codes: settings.max_register_codes,
             max_cas: settings.max_cas,
             max_devices: settings.max_devices,
+            max_access_keys: settings.max_access_keys,
         }
     }
 }
@@ -284,8 +289,10 @@ impl Default for Admin {
         let (requests, connections) = (RequestLimits::default(), ConnectionLimits::default());
         Self {
             listen: "127.0.0.1:8080".to_owned(),
+            socket: None,
             tls_certificate: None,
             tls_key: None,
+            secret_encryption_file: None,
             signature_v1: true,
             status_profile: "documented".to_owned(),
             host_id: service.host_id,

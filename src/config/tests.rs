@@ -20,6 +20,9 @@ impl Files {
         files.write("admin-server.key", "");
         let key = r#"{"AccessKeyId": "operator", "AccessKeySecret": "s3cret", "Endpoint": "x"}"#;
         files.write("admin-key.json", key);
+        files.write("secret-encryption.key", &"0123456789abcdef".repeat(4));
+        let policy = r#"{"Version": "1", "Statement": [{"Effect": "Allow", "Action": "mq:*", "Resource": "*"}]}"#;
+        files.write("policy.json", policy);
         files
     }
 
@@ -63,6 +66,38 @@ fn minimal_file_loads() {
 fn full_file_loads() {
     let config = Files::new().load(FULL).unwrap();
     assert!(config.admin.control_channel.is_some());
+    assert!(config.admin.secret_encryption.is_some());
+    assert!(config.admin.access_keys[0].policy.is_some());
+    assert_eq!(
+        config.admin.socket.as_deref(),
+        Some(Path::new("data/admin.sock"))
+    );
+}
+
+#[test]
+fn what_the_admin_door_cannot_use_is_named() {
+    let files = Files::new();
+    files.write("secret-encryption.key", "secret words");
+    files.write("policy.json", r#"{"Version": "1", "Statement": [{}]}"#);
+    let text = FULL.replace("data/admin.sock", &format!("/{}", "s".repeat(107)));
+    let faults = files.faults(&text);
+    assert_eq!(
+        keys(&faults),
+        [
+            "admin.access_key[0].policy",
+            "admin.socket",
+            "admin.secret_encryption_file"
+        ]
+    );
+    assert!(!format!("{faults:?}").contains("secret words"));
+    let off = files.load(&MINIMAL.replace("[[admin.", "[admin]\nsocket = \"\"\n[[admin."));
+    assert_eq!(off.unwrap().admin.socket, None);
+}
+
+#[test]
+fn region_is_a_part_of_resource_names() {
+    let text = MINIMAL.replace("[[instance]]", "[[instance]]\nregion = \"a:b\"");
+    assert_eq!(keys(&Files::new().faults(&text)), ["instance[0].region"]);
 }
 
 #[test]

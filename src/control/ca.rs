@@ -113,10 +113,13 @@ impl Control {
             let mut record = Record {
                 caller: &caller,
                 action: "RegisterCaCertificate",
-                instance: &instance,
+                instance: Some(&instance),
                 subject: String::new(),
                 before: None,
                 after: Some("active"),
+                note: verification_pem
+                    .is_none()
+                    .then(|| "registered without proof of possession of the key".to_owned()),
             };
             let plan = inner
                 .authorize(&caller, &instance, Need::RegisterCa)
@@ -222,10 +225,11 @@ impl Control {
             let mut record = Record {
                 caller: &caller,
                 action,
-                instance: &instance,
+                instance: Some(&instance),
                 subject: format!("ca:{}", shown(&sn)),
                 before: None,
                 after: Some(word(status)),
+                note: None,
             };
             let plan = inner
                 .authorize(&caller, &instance, need)
@@ -275,10 +279,11 @@ impl Control {
             let mut record = Record {
                 caller: &caller,
                 action: "DeleteCaCertificate",
-                instance: &instance,
+                instance: Some(&instance),
                 subject: format!("ca:{}", shown(&sn)),
                 before: None,
                 after: None,
+                note: None,
             };
             let plan = inner
                 .authorize(&caller, &instance, Need::DeleteCaCertificate)

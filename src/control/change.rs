@@ -27,8 +27,8 @@ pub(crate) enum Toward {
 }
 
 impl Inner {
-    /// Carry out a planned change: intent, memory and disk in the order that fails toward deny,
-    /// live connections, outcome. Gives the number of connections that were ended.
+    /// Carry out a planned change of an instance: intent, memory and disk in the order that fails
+    /// toward deny, live connections, outcome. Gives the number of connections that were ended.
     ///
     /// # Errors
     /// [`ControlError::NotDurable`] if it is denied in memory only, [`ControlError::Internal`] if
@@ -42,21 +42,68 @@ impl Inner {
         changes: Vec<Change>,
         publish: impl FnOnce(&Self) -> Effects,
     ) -> Answer<usize> {
-        let intent = self.record(record, Phase::Intent, Outcome::default()).await;
+        let in_memory = |inner: &Self| {
+            let effects = publish(inner);
+            if toward == Toward::Deny {
+                instance.registry.barrier();
+            }
+            effects
+        };
+        self.carry_out_steps(
+            turn,
+            record,
+            toward,
+            changes,
+            in_memory,
+            |inner, effects| inner.end_denied(instance, &effects),
+        )
+        .await
+    }
+
+    /// Carry out a planned change of the access keys, in the same order.
+    ///
+    /// # Errors
+    /// As [`carry_out`](Self::carry_out).
+    pub(crate) async fn carry_out_on_keys(
+        &self,
+        turn: &mut Turn,
+        record: &Record<'_>,
+        toward: Toward,
+        changes: Vec<Change>,
+        publish: impl FnOnce(&Self),
+    ) -> Answer<()> {
+        self.carry_out_steps(turn, record, toward, changes, publish, |_, ()| 0)
+            .await
+            .map(drop)
+    }
+
+    async fn carry_out_steps<E>(
+        &self,
+        turn: &mut Turn,
+        record: &Record<'_>,
+        toward: Toward,
+        changes: Vec<Change>,
+        publish: impl FnOnce(&Self) -> E,
+        end: impl FnOnce(&Self, E) -> usize,
+    ) -> Answer<usize> {
+        let note = Outcome {
+            code: None,
+            detail: record.note.clone(),
+        };
+        let intent = self.record(record, Phase::Intent, note).await;
         let result = match toward {
             Toward::Allow => match intent {
                 Ok(()) => self
                     .commit(turn, changes, Toward::Allow)
                     .await
-                    .map(|()| self.end_denied(instance, &publish(self)))
+                    .map(|()| end(self, publish(self)))
                     .map_err(|error| ControlError::Internal(error.to_string())),
                 Err(error) => Err(error),
             },
             Toward::Deny => {
                 let effects = publish(self);
-                instance.registry.barrier();
                 let kept = self.commit(turn, changes, Toward::Deny).await;
-                let ended = self.end_denied(instance, &effects);
+                let ended = end(self, effects);
                 match (intent, kept) {
                     (Ok(()), Ok(())) => Ok(ended),
                     (Err(error), Ok(())) => {

@@ -184,10 +184,11 @@ impl Control {
             let mut record = Record {
                 caller: &caller,
                 action: step.action,
-                instance: &instance,
+                instance: Some(&instance),
                 subject: format!("device:{}/{}", shown(&ca_sn), shown(&device_sn)),
                 before: None,
                 after: step.after.map(word),
+                note: None,
             };
             let plan = inner
                 .authorize(&caller, &instance, step.need)

@@ -1,7 +1,7 @@
 //! Why a call was not carried out.
 
 use crate::ca::error::CertificateError;
-use crate::ca::id::{AccountId, CertSerial, InstanceId};
+use crate::ca::id::{AccessKeyId, AccountId, CertSerial, InstanceId};
 use crate::ca::registry::RegistryError;
 
 /// Why a CA certificate cannot be registered.
@@ -70,6 +70,17 @@ pub enum ControlError {
     /// A serial number names one CA in this process.
     #[error("serial number {0} is already registered")]
     SnNotUnique(CertSerial),
+    /// No such access key.
+    #[error("no access key with id {0:?}")]
+    KeyNotFound(String),
+    /// The access key is not for commands to change.
+    #[error(
+        "access key {0} stands in the configuration file; change it there and restart the broker"
+    )]
+    KeyIsConfigured(AccessKeyId),
+    /// The limit of the configuration.
+    #[error("there are {0} access keys, the most there may be")]
+    TooManyKeys(usize),
     /// The denial is in force in memory, but a restart might lose it.
     #[error("it is denied now, but that could not be made durable: {0}")]
     NotDurable(String),
@@ -96,6 +107,9 @@ impl ControlError {
             ControlError::TooManyCas(_) => "too_many_cas",
             ControlError::CaRefused(_) => "ca_refused",
             ControlError::SnNotUnique(_) => "sn_not_unique",
+            ControlError::KeyNotFound(_) => "key_not_found",
+            ControlError::KeyIsConfigured(_) => "key_is_configured",
+            ControlError::TooManyKeys(_) => "too_many_keys",
             ControlError::NotDurable(_) => "not_durable",
             ControlError::Internal(_) => "internal",
             ControlError::ShuttingDown => "shutting_down",

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::ca::certificate::CaCertificate;
-use crate::ca::id::{CaId, CaKeyId, CertSerial, InstanceId};
+use crate::ca::id::{AccessKeyId, CaId, CaKeyId, CertSerial, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::DeviceKey;
-use crate::store::{CaRecord, DeviceRecord, RegisterCodeRecord};
+use crate::store::{AccessKeyRecord, CaRecord, DeviceRecord, RegisterCodeRecord};
 
 /// A registered CA: what the store keeps of it, and the certificate as read.
 #[derive(Debug, Clone)]
@@ -29,6 +29,7 @@ pub(crate) struct Ledger {
     by_key: HashMap<CaKeyId, BTreeSet<CaId>>,
     devices: BTreeMap<InstanceId, BTreeMap<DevicePlace, DeviceRecord>>,
     codes: HashMap<String, RegisterCodeRecord>,
+    keys: HashMap<AccessKeyId, AccessKeyRecord>,
 }
 
 impl Ledger {
@@ -204,6 +205,26 @@ impl Ledger {
             .get(&device.instance)
             .and_then(|devices| devices.get(&place))
             == Some(device)
+    }
+
+    pub(crate) fn put_key(&mut self, key: AccessKeyRecord) {
+        self.keys.insert(key.id.clone(), key);
+    }
+
+    pub(crate) fn remove_key(&mut self, id: &AccessKeyId) {
+        self.keys.remove(id);
+    }
+
+    pub(crate) fn key(&self, id: &AccessKeyId) -> Option<&AccessKeyRecord> {
+        self.keys.get(id)
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &AccessKeyRecord> {
+        self.keys.values()
+    }
+
+    pub(crate) fn key_count(&self) -> usize {
+        self.keys.len()
     }
 
     /// Replace all register codes.

@@ -11,13 +11,16 @@ use tokio_util::task::TaskTracker;
 use crate::audit::{Event, Phase};
 use crate::ca::certificate::CaCertificate;
 use crate::ca::error::CertificateError;
-use crate::ca::id::{CaId, InstanceId};
+use crate::ca::id::{AccessKeyId, CaId, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::{Purpose, Registry, RegistryError};
+use crate::control::change::Toward;
 use crate::control::change::Turn;
+use crate::control::keys::KeyFault;
 use crate::control::ledger::{Ca, Ledger, device_key};
+use crate::control::seal;
 use crate::control::{Control, ControlParts, Inner, Instance, InstanceSettings};
-use crate::store::{CaRecord, Snapshot, StoreError};
+use crate::store::{AccessKeyRecord, CaRecord, Change, KeptSecret, Snapshot, StoreError};
 use crate::tls::live::LivePeers;
 use crate::tls::server_config::algorithms;
 
@@ -49,6 +52,14 @@ pub enum OpenError {
         /// Why.
         source: RegistryError,
     },
+    /// A kept access key cannot be used.
+    #[error("the access key {id} in the store cannot be used: {source}")]
+    AccessKey {
+        /// Which.
+        id: AccessKeyId,
+        /// Why.
+        source: KeyFault,
+    },
     /// The audit log cannot be written.
     #[error("the audit log cannot be written: {0}")]
     Audit(#[from] crate::audit::AuditError),
@@ -75,6 +86,8 @@ impl Control {
             store: parts.store,
             audit,
             ledger: RwLock::new(Ledger::default()),
+            keys: Arc::new(parts.keys.configured.into_iter().collect()),
+            encryption: parts.keys.encryption,
             turn: Mutex::new(Turn {
                 seq: snapshot.seq,
                 owed: Vec::new(),
@@ -86,6 +99,7 @@ impl Control {
             closing: CancellationToken::new(),
         });
         inner.load(snapshot)?;
+        inner.seal_secrets().await?;
         inner.close_intents(open_intents).await?;
         for task in [
             inner
@@ -133,6 +147,46 @@ impl Inner {
         for code in snapshot.register_codes {
             ledger.put_code(code);
         }
+        for kept in snapshot.access_keys {
+            let key = self
+                .in_force(&kept)
+                .map_err(|source| key_fault(&kept, source))?;
+            self.keys.insert(key);
+            ledger.put_key(kept);
+        }
+        Ok(())
+    }
+
+    /// Encrypt the secrets that were kept as they are before the configuration had a key for it.
+    async fn seal_secrets(&self) -> Result<(), OpenError> {
+        if self.encryption.is_none() {
+            return Ok(());
+        }
+        let mut sealed = Vec::new();
+        for kept in self.ledger().keys() {
+            if let KeptSecret::Plain(secret) = &kept.secret {
+                let secret = seal::seal(self.encryption.as_ref(), &kept.id, secret)
+                    .map_err(|error| key_fault(kept, error.into()))?;
+                sealed.push(AccessKeyRecord {
+                    secret,
+                    ..kept.clone()
+                });
+            }
+        }
+        if sealed.is_empty() {
+            return Ok(());
+        }
+        let changes = sealed.iter().cloned().map(Change::PutAccessKey).collect();
+        let mut turn = self.turn.lock().await;
+        self.commit(&mut turn, changes, Toward::Allow).await?;
+        tracing::info!(
+            keys = sealed.len(),
+            "the secrets of access keys are encrypted from now on"
+        );
+        let mut ledger = self.ledger_mut();
+        for kept in sealed {
+            ledger.put_key(kept);
+        }
         Ok(())
     }
 
@@ -162,6 +216,13 @@ impl Inner {
             self.audit.record(self.now_ms(), closed).await?;
         }
         Ok(())
+    }
+}
+
+fn key_fault(kept: &AccessKeyRecord, source: KeyFault) -> OpenError {
+    OpenError::AccessKey {
+        id: kept.id.clone(),
+        source,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Changes of trust from plan to answer, over a store that can be made to fail.
 
 mod deny_first;
+mod keys;
 mod other_hand;
 mod permissions;
 mod world;

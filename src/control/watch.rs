@@ -1,6 +1,6 @@
 //! What changes trust from outside: another hand on the store, and the clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,9 +10,10 @@ use crate::ca::lifecycle::Status;
 use crate::ca::registry::{Effects, Purpose};
 use crate::control::Inner;
 use crate::control::change::{Toward, Turn};
+use crate::control::keys::KeyFault;
 use crate::control::ledger::{Ledger, device_key};
 use crate::control::start::read;
-use crate::store::{CaRecord, DeviceRecord, Snapshot};
+use crate::store::{AccessKeyRecord, CaRecord, DeviceRecord, Snapshot};
 
 impl Inner {
     /// Take over what an operator changed in the database file, so that a hand edit is no hole.
@@ -122,6 +123,38 @@ impl Inner {
             }
         }
         ledger.set_codes(snapshot.register_codes);
+        self.take_over_keys(ledger, snapshot.access_keys);
+    }
+
+    /// A key that cannot be used is out of force, whatever it was before.
+    fn take_over_keys(&self, ledger: &mut Ledger, kept: Vec<AccessKeyRecord>) {
+        let changed = |ledger: &Ledger, key: &AccessKeyRecord| ledger.key(&key.id) != Some(key);
+        let gone: Vec<_> = {
+            let kept: HashSet<_> = kept.iter().map(|key| &key.id).collect();
+            let gone = ledger.keys().filter(|key| !kept.contains(&key.id));
+            gone.map(|key| key.id.clone()).collect()
+        };
+        for id in gone {
+            ledger.remove_key(&id);
+            self.keys.remove(&id);
+        }
+        for key in kept {
+            if !changed(ledger, &key) {
+                continue;
+            }
+            match self.in_force(&key) {
+                Ok(key) => self.keys.insert(key),
+                Err(KeyFault::Twice) => {
+                    tracing::error!(access_key.id = %key.id, error = %KeyFault::Twice, "an access key that was put into the store by another hand is left out");
+                    continue;
+                }
+                Err(error) => {
+                    self.keys.remove(&key.id);
+                    tracing::error!(access_key.id = %key.id, %error, "an access key that was changed by another hand is out of force");
+                }
+            }
+            ledger.put_key(key);
+        }
     }
 
     /// Take out of the gate the CAs that are not in the store, or in another instance there.

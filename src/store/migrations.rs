@@ -15,10 +15,16 @@ struct Migration {
 }
 
 /// Version 1 is the first entry.
-const MIGRATIONS: &[Migration] = &[Migration {
-    name: "registry",
-    sql: include_str!("migrations/0001_registry.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "registry",
+        sql: include_str!("migrations/0001_registry.sql"),
+    },
+    Migration {
+        name: "access_key",
+        sql: include_str!("migrations/0002_access_key.sql"),
+    },
+];
 
 /// The newest version this program knows.
 pub(super) fn newest() -> i64 {

@@ -86,6 +86,8 @@ impl SqliteStore {
             });
         }
         connection.pragma_update(None, "synchronous", "FULL")?;
+        // A secret that was replaced or deleted is not to be found in free pages.
+        connection.pragma_update(None, "secure_delete", true)?;
         migrations::apply(&connection, version)?;
         connection.pragma_update(None, "foreign_keys", true)?;
 

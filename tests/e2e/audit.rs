@@ -23,11 +23,16 @@ impl Broker {
         Process::spawn(&mut command).finish()
     }
 
-    /// The records of this action.
-    fn audit(&self, action: &str) -> Vec<Value> {
+    /// All records.
+    pub fn audit_records(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.audit_file()).unwrap();
         let records = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        let records: Vec<Value> = records.collect();
+        records.collect()
+    }
+
+    /// The records of this action.
+    fn audit(&self, action: &str) -> Vec<Value> {
+        let records = self.audit_records();
         let wanted = |record: &Value| find(record, "action").is_some_and(|found| found == action);
         records.into_iter().filter(wanted).collect()
     }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::nonce::{NonceCache, Seen};
 use super::{Claim, Incoming, header, v1, v3};
-use crate::admin::access_key::{AccessKey, AccessKeys, KeyState};
 use crate::admin::errors::{ApiError, Code};
+use crate::ca::lifecycle::Status;
 use crate::config::SignatureV1;
 use crate::config::secret::Secret;
+use crate::control::access_key::{AccessKey, AccessKeys};
 
 /// Checks signatures against the access keys.
 #[derive(Debug)]
@@ -111,9 +112,9 @@ impl Authenticator {
                 claim.string_to_sign.clone(),
             ));
         }
-        match key.state {
-            KeyState::Enabled => Ok(key),
-            KeyState::Disabled => Err(Code::AccessKeyInactive.into()),
+        match key.status {
+            Status::Active => Ok(key),
+            Status::Inactive => Err(Code::AccessKeyInactive.into()),
         }
     }
 }
@@ -123,6 +124,7 @@ mod tests {
     use super::*;
     use crate::admin::params::Params;
     use crate::admin::signature::{Method, format_date};
+    use crate::control::access_key::KeyOrigin;
     use crate::control::grant::KeyGrant;
     use axum::http::HeaderMap;
     use base64::Engine;
@@ -131,14 +133,15 @@ mod tests {
     const NOW: i64 = 1_795_509_582_000;
 
     fn authenticator(v1: SignatureV1) -> Authenticator {
-        let key = |id: &str, state| AccessKey {
+        let key = |id: &str, status| AccessKey {
             id: id.parse().unwrap(),
             secret: Secret::new("secret".to_owned()),
             account: "owner".parse().unwrap(),
             grant: Arc::new(KeyGrant::new(None)),
-            state,
+            status,
+            origin: KeyOrigin::Configuration,
         };
-        let keys = [key("on", KeyState::Enabled), key("off", KeyState::Disabled)];
+        let keys = [key("on", Status::Active), key("off", Status::Inactive)];
         Authenticator::new(Arc::new(keys.into_iter().collect()), v1)
     }
 

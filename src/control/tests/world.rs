@@ -16,6 +16,7 @@ use crate::ca::id::{CaId, RequestId};
 use crate::ca::lifecycle::Status;
 use crate::ca::path::Admitted;
 use crate::ca::topology::SameKey;
+use crate::control::keys::KeySettings;
 use crate::control::{
     Caller, Control, ControlError, ControlParts, ControlSettings, Door, Grant, InstanceSettings,
     OnInactivate, Principal,
@@ -58,6 +59,11 @@ impl TestStore {
                 Change::DeleteRegisterCode(code) => {
                     kept.register_codes.retain(|other| other.code != code);
                 }
+                Change::PutAccessKey(key) => {
+                    kept.access_keys.retain(|other| other.id != key.id);
+                    kept.access_keys.push(key);
+                }
+                Change::DeleteAccessKey(id) => kept.access_keys.retain(|key| key.id != id),
             }
         }
         kept.seq += 1;
@@ -205,26 +211,37 @@ pub(super) async fn open(
     same_key: SameKey,
     on_inactivate: OnInactivate,
 ) -> Control {
+    let mut parts = parts(store, audit, time);
+    parts.instances[0].same_key = same_key;
+    parts.instances[0].on_inactivate = on_inactivate;
+    Control::open(parts).await.unwrap()
+}
+
+pub(super) fn parts(
+    store: &Arc<TestStore>,
+    audit: PathBuf,
+    time: &Arc<Mutex<SystemTime>>,
+) -> ControlParts {
     let clock = Arc::clone(time);
-    Control::open(ControlParts {
+    ControlParts {
         store: Arc::clone(store) as Arc<dyn Store>,
         audit: AuditLog::open(&audit, 0).unwrap(),
         instances: vec![InstanceSettings {
             id: INSTANCE.parse().unwrap(),
             account: "owner".parse().unwrap(),
             region: "cn-hangzhou".to_owned(),
-            same_key,
-            on_inactivate,
+            same_key: SameKey::Deny,
+            on_inactivate: OnInactivate::Cut,
             admin_cas: Vec::new(),
         }],
         settings: ControlSettings {
             max_cas: 4,
+            max_access_keys: 3,
             ..ControlSettings::default()
         },
+        keys: KeySettings::default(),
         clock: Arc::new(move || *clock.lock().unwrap()),
-    })
-    .await
-    .unwrap()
+    }
 }
 
 pub(super) fn caller() -> Caller {

@@ -13,7 +13,11 @@ use rusqlite::{Connection, Row, params};
 use super::der;
 use crate::ca::id::{CaId, CertSerial, IdError, InstanceId};
 use crate::ca::lifecycle::Status;
-use crate::store::{CaRecord, Change, DeviceRecord, RegisterCodeRecord, Snapshot, StoreError};
+use crate::secret::Secret;
+use crate::store::{
+    AccessKeyRecord, CaRecord, Change, DeviceRecord, KeptSecret, RegisterCodeRecord, Snapshot,
+    StoreError,
+};
 
 /// The number of the last commit, as the database has it.
 pub(super) fn head(connection: &Connection) -> Result<u64, StoreError> {
@@ -51,11 +55,13 @@ pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> 
         read_device(fields, &known, &mut instances)
     })?;
     let register_codes = read_all(connection, "register_code", SELECT_CODES, read_code)?;
+    let access_keys = read_all(connection, "access_key", SELECT_KEYS, read_key)?;
     Ok(Snapshot {
         seq,
         cas,
         devices,
         register_codes,
+        access_keys,
     })
 }
 
@@ -91,6 +97,13 @@ pub(super) fn apply(connection: &Connection, change: &Change) -> Result<(), Stor
             connection
                 .prepare_cached("DELETE FROM register_code WHERE code = $1")?
                 .execute([code])?;
+            Ok(())
+        }
+        Change::PutAccessKey(key) => put_key(connection, key),
+        Change::DeleteAccessKey(id) => {
+            connection
+                .prepare_cached("DELETE FROM access_key WHERE id = $1")?
+                .execute([id.as_str()])?;
             Ok(())
         }
     }
@@ -182,6 +195,35 @@ fn put_code(connection: &Connection, code: &RegisterCodeRecord) -> Result<(), St
     Ok(())
 }
 
+fn put_key(connection: &Connection, key: &AccessKeyRecord) -> Result<(), StoreError> {
+    let (plain, sealed) = match &key.secret {
+        KeptSecret::Plain(secret) => (Some(secret.reveal()), None),
+        KeptSecret::Sealed(octets) => (None, Some(octets)),
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO access_key (id, account, comment, status, created_at_ms, policy, secret,
+                                     sealed_secret)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             ON CONFLICT (id) DO UPDATE SET
+                 account = excluded.account, comment = excluded.comment,
+                 status = excluded.status, created_at_ms = excluded.created_at_ms,
+                 policy = excluded.policy, secret = excluded.secret,
+                 sealed_secret = excluded.sealed_secret",
+        )?
+        .execute(params![
+            key.id.as_str(),
+            key.account.as_str(),
+            key.comment,
+            status_text(key.status),
+            key.created_at_ms,
+            key.policy,
+            plain,
+            sealed,
+        ])?;
+    Ok(())
+}
+
 // The first column is the rowid, by which an operator finds the row an error names.
 const SELECT_CAS: &str = "SELECT rowid, id, instance, name, status, registered_at_ms,
         register_code, verification_pem, der FROM ca ORDER BY rowid";
@@ -189,6 +231,8 @@ const SELECT_DEVICES: &str = "SELECT rowid, instance, issuer, serial, ca, name, 
         first_seen_ms, der FROM device ORDER BY rowid";
 const SELECT_CODES: &str = "SELECT rowid, code, instance, account, expires_at_ms, used
         FROM register_code ORDER BY rowid";
+const SELECT_KEYS: &str = "SELECT rowid, id, account, comment, status, created_at_ms, policy,
+        secret, sealed_secret FROM access_key ORDER BY rowid";
 
 fn read_all<T>(
     connection: &Connection,
@@ -258,6 +302,26 @@ fn read_code(fields: &Fields<'_, '_>) -> Result<RegisterCodeRecord, StoreError> 
     })
 }
 
+fn read_key(fields: &Fields<'_, '_>) -> Result<AccessKeyRecord, StoreError> {
+    let secret = match (fields.optional_text(7)?, fields.optional_blob(8)?) {
+        (Some(plain), None) => KeptSecret::Plain(Secret::new(plain)),
+        (None, Some(sealed)) => KeptSecret::Sealed(sealed),
+        (Some(_), Some(_)) => {
+            return Err(fields.corrupt(7, "is there besides sealed_secret".to_owned()));
+        }
+        (None, None) => return Err(fields.corrupt(7, "is missing".to_owned())),
+    };
+    Ok(AccessKeyRecord {
+        id: fields.parse(1)?,
+        account: fields.parse(2)?,
+        comment: fields.text(3)?.to_owned(),
+        status: fields.status(4)?,
+        created_at_ms: fields.integer(5)?,
+        policy: fields.optional_text(6)?,
+        secret,
+    })
+}
+
 /// The fields of one row, read with suspicion.
 struct Fields<'r, 's> {
     row: &'r Row<'s>,
@@ -277,6 +341,14 @@ impl<'r> Fields<'r, '_> {
         match self.row.get_ref(column)? {
             ValueRef::Null => Ok(None),
             _ => self.text(column).map(|text| Some(text.to_owned())),
+        }
+    }
+
+    fn optional_blob(&self, column: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.row.get_ref(column)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Blob(octets) => Ok(Some(octets.to_owned())),
+            other => Err(self.wrong_type(column, "a blob", &other)),
         }
     }
 

@@ -11,9 +11,10 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::ca::id::{CaId, CaKeyId, CertSerial};
+use crate::ca::id::{AccessKeyId, CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
-use crate::store::{CaRecord, DeviceRecord, RegisterCodeRecord};
+use crate::secret::Secret;
+use crate::store::{AccessKeyRecord, CaRecord, DeviceRecord, KeptSecret, RegisterCodeRecord};
 
 struct Bench {
     directory: TempDir,
@@ -119,12 +120,28 @@ fn code(number: u8, used: bool) -> RegisterCodeRecord {
     }
 }
 
+fn key(number: u8, status: Status) -> AccessKeyRecord {
+    AccessKeyRecord {
+        id: format!("key-{number}").parse().unwrap(),
+        account: "owner".parse().unwrap(),
+        comment: "für die Fabrik".to_owned(),
+        status,
+        secret: match number.is_multiple_of(2) {
+            true => KeptSecret::Plain(Secret::new("hunter2".to_owned())),
+            false => KeptSecret::Sealed(vec![0, 0xff, number]),
+        },
+        policy: (number.is_multiple_of(3)).then(|| "{}".to_owned()),
+        created_at_ms: i64::from(number),
+    }
+}
+
 /// What the store must be equivalent to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Model {
     cas: BTreeMap<CaId, CaRecord>,
     devices: BTreeMap<CertSerial, DeviceRecord>,
     codes: BTreeMap<String, RegisterCodeRecord>,
+    keys: BTreeMap<AccessKeyId, AccessKeyRecord>,
 }
 
 impl Model {
@@ -155,6 +172,12 @@ impl Model {
                 Change::DeleteRegisterCode(code) => {
                     next.codes.remove(&code);
                 }
+                Change::PutAccessKey(key) => {
+                    next.keys.insert(key.id.clone(), key);
+                }
+                Change::DeleteAccessKey(id) => {
+                    next.keys.remove(&id);
+                }
             }
         }
         Some(next)
@@ -173,10 +196,16 @@ impl Model {
                 .iter()
                 .map(|r| (r.code.clone(), r.clone()))
                 .collect(),
+            keys: snapshot
+                .access_keys
+                .iter()
+                .map(|r| (r.id.clone(), r.clone()))
+                .collect(),
         };
         assert_eq!(model.cas.len(), snapshot.cas.len());
         assert_eq!(model.devices.len(), snapshot.devices.len());
         assert_eq!(model.codes.len(), snapshot.register_codes.len());
+        assert_eq!(model.keys.len(), snapshot.access_keys.len());
         model
     }
 }
@@ -197,6 +226,8 @@ fn any_change() -> impl Strategy<Value = Change> {
         }),
         1 => (0..3_u8, any::<bool>()).prop_map(|(n, u)| Change::PutRegisterCode(code(n, u))),
         1 => (0..3_u8).prop_map(|n| Change::DeleteRegisterCode(format!("code-{n}"))),
+        1 => (0..4_u8, any_status()).prop_map(|(n, s)| Change::PutAccessKey(key(n, s))),
+        1 => (0..4_u8).prop_map(|n| Change::DeleteAccessKey(key(n, Status::Active).id)),
     ]
 }
 

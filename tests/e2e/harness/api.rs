@@ -24,7 +24,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
 /// An access key with where to use it.
 #[derive(Clone)]
 pub struct Api {
-    address: SocketAddr,
+    pub address: SocketAddr,
     pub key_id: String,
     pub secret: String,
 }

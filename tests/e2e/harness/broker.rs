@@ -177,7 +177,15 @@ impl Drop for Broker {
 /// The program under test, deaf to the settings of whoever runs the tests.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    for name in ["RUST_LOG", "HTTP_PROXY", "http_proxy", "NO_COLOR"] {
+    for name in [
+        "RUST_LOG",
+        "HTTP_PROXY",
+        "http_proxy",
+        "NO_COLOR",
+        "PORTCULLIS_SOCKET",
+        "PORTCULLIS_ENDPOINT",
+        "PORTCULLIS_KEY_FILE",
+    ] {
         command.env_remove(name);
     }
     command

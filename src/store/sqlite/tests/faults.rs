@@ -59,6 +59,37 @@ async fn a_row_that_is_no_record_fails_the_snapshot_and_is_named() {
             "UPDATE register_code SET code = x'00'",
             "code ",
         ),
+        ("access_key", "UPDATE access_key SET id = 'a b'", "id "),
+        (
+            "access_key",
+            "UPDATE access_key SET account = ''",
+            "account ",
+        ),
+        (
+            "access_key",
+            "UPDATE access_key SET status = 'on'",
+            "status ",
+        ),
+        (
+            "access_key",
+            "UPDATE access_key SET secret = NULL",
+            "secret ",
+        ),
+        (
+            "access_key",
+            "UPDATE access_key SET sealed_secret = x'00'",
+            "secret ",
+        ),
+        (
+            "access_key",
+            "UPDATE access_key SET secret = NULL, sealed_secret = 'text'",
+            "sealed_secret ",
+        ),
+        (
+            "access_key",
+            "UPDATE access_key SET policy = x'00'",
+            "policy ",
+        ),
     ];
     let bench = Bench::new();
     let store = bench.store();
@@ -66,6 +97,7 @@ async fn a_row_that_is_no_record_fails_the_snapshot_and_is_named() {
         Change::PutCa(ca(1, Status::Active)),
         Change::PutDevice(device(1, 1, Status::Active)),
         Change::PutRegisterCode(code(1, false)),
+        Change::PutAccessKey(key(2, Status::Active)),
     ];
     store.commit(0, changes.clone()).await.unwrap();
     let hand = bench.by_hand();
@@ -80,8 +112,10 @@ async fn a_row_that_is_no_record_fails_the_snapshot_and_is_named() {
             }
             other => panic!("{edit}: {other:?}"),
         }
-        hand.execute_batch("DELETE FROM device; DELETE FROM ca; DELETE FROM register_code")
-            .unwrap();
+        hand.execute_batch(
+            "DELETE FROM device; DELETE FROM ca; DELETE FROM register_code; DELETE FROM access_key",
+        )
+        .unwrap();
         let head = store.head().await.unwrap();
         store.commit(head, changes.clone()).await.unwrap();
         store.snapshot().await.unwrap();
