@@ -274,6 +274,18 @@ fn sessions_and_client_ids_do_not_cross() {
 }
 
 #[test]
+fn sessions_of_all_instances_are_counted_together() {
+    let world = World::start();
+    let counted = || world.fleet.counter("portcullis_mqtt_sessions");
+    let all = ALL.map(|instance| [world.connect(instance, "1"), world.connect(instance, "2")]);
+    assert_eq!(counted(), 6);
+    drop(world.connect(A, "3"));
+    wait_until("it has ended", || (counted() == 6).then_some(()));
+    drop(all);
+    wait_until("all have ended", || (counted() == 0).then_some(()));
+}
+
+#[test]
 fn devices_are_recorded_where_they_connect_and_seen_nowhere_else() {
     let world = World::start();
     let device = world.a.device("pump");
