@@ -5,6 +5,7 @@ mod banner;
 pub mod dev_pki;
 mod development;
 mod gate;
+mod listeners;
 pub mod private_file;
 #[cfg(test)]
 mod tests;
@@ -27,13 +28,14 @@ use crate::control::{Control, ControlParts, InstanceSettings};
 use crate::mqtt::broker::Broker;
 use crate::mqtt::control_channel::CommandHandler;
 use crate::mqtt::hub::Hooks;
+use crate::mqtt::listener;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry;
-use crate::tls::acceptor::GateAcceptor;
-use banner::Banner;
+use banner::{Banner, Reached};
 use dev_pki::{DevPki, DevPkiError};
 use development::Registry;
+use listeners::Listening;
 
 pub use gate::GateError;
 
@@ -44,17 +46,18 @@ pub struct App {
     admin: AdminServer,
     admin_address: SocketAddr,
     instances: Vec<Serving>,
+    listening: Vec<Listening>,
     metrics: Option<PrometheusHandle>,
     grace: Duration,
 }
 
-/// An instance with everything it needs to serve.
+/// An instance, and where it is reached. Its broker ends when this is dropped.
 struct Serving {
     id: InstanceId,
     address: SocketAddr,
-    listener: TcpListener,
-    acceptor: GateAcceptor,
-    broker: Broker,
+    /// By which server names, if not by all.
+    clients: Option<String>,
+    _broker: Broker,
 }
 
 /// Why the broker cannot start.
@@ -69,6 +72,14 @@ pub enum StartError {
         address: SocketAddr,
         /// Why.
         source: std::io::Error,
+    },
+    /// No client would be led to an instance, since another takes them.
+    #[error("instance {instance} cannot be told apart from another on {address}")]
+    Unreachable {
+        /// The instance.
+        instance: InstanceId,
+        /// Where it is to listen.
+        address: SocketAddr,
     },
     /// The development certificates cannot be made or used.
     #[error(transparent)]
@@ -111,10 +122,7 @@ impl App {
     /// What cannot be bound, opened or read.
     pub async fn build(mut config: Config) -> Result<Self, StartError> {
         let admin_listener = bind("the admin API", config.admin.listen).await?;
-        let mut listeners = Vec::new();
-        for instance in &config.instances {
-            listeners.push(bind("MQTT", instance.mqtt_listen).await?);
-        }
+        let mut listening = listeners::bind_all(&config).await?;
         let metrics = telemetry::metrics::install();
         let mut dev_pki = development::prepare(&mut config).await?;
         let (control, registry) = open_control(&config).await?;
@@ -128,17 +136,17 @@ impl App {
             Arc::new(commands) as Arc<dyn CommandHandler>
         });
         let mut instances = Vec::new();
-        for (instance, listener) in config.instances.iter().zip(listeners) {
-            let address = local_address("MQTT", &listener, instance.mqtt_listen)?;
+        for instance in &config.instances {
             let acceptor = gate::acceptor(&control, instance, &config.tls)?;
             let broker =
                 Broker::start(instance.mqtt.clone(), hooks(&control, commands.clone())).await?;
+            let entrance = broker.entrance(instance.id.clone(), acceptor);
+            let (address, clients) = listeners::open(&mut listening, instance, entrance)?;
             instances.push(Serving {
                 id: instance.id.clone(),
                 address,
-                listener,
-                acceptor,
-                broker,
+                clients,
+                _broker: broker,
             });
         }
         let admin_address = local_address("the admin API", &admin_listener, config.admin.listen)?;
@@ -168,6 +176,7 @@ impl App {
             admin,
             admin_address,
             instances,
+            listening,
             metrics,
             grace: config.shutdown_grace,
         })
@@ -199,19 +208,20 @@ impl App {
     /// Serve until `shutdown` is cancelled, then end what is connected within the grace time.
     pub async fn run(self, shutdown: CancellationToken) {
         let tasks = TaskTracker::new();
-        for serving in self.instances {
-            let shutdown = shutdown.clone();
-            tasks.spawn(async move {
-                let Serving {
-                    id,
-                    address,
-                    listener,
-                    acceptor,
-                    broker,
-                } = serving;
-                tracing::info!(instance = %id, %address, "serving MQTT over TLS");
-                broker.serve(listener, acceptor, shutdown).await;
-            });
+        for Serving {
+            id,
+            address,
+            clients,
+            ..
+        } in &self.instances
+        {
+            tracing::info!(instance = %id, %address, server_names = clients, "serving MQTT over TLS");
+        }
+        for Listening {
+            listener, gates, ..
+        } in self.listening
+        {
+            tasks.spawn(listener::serve(listener, gates, shutdown.clone()));
         }
         tracing::info!(address = %self.admin_address, "serving the admin API");
         tasks.spawn(self.admin.serve(shutdown.clone()));
@@ -313,13 +323,17 @@ async fn open_control(config: &Config) -> Result<(Control, Registry), StartError
 }
 
 fn banner(config: &Config, instances: &[Serving], admin: &str, dev_pki: Option<&DevPki>) -> String {
-    let addresses: Vec<(InstanceId, SocketAddr)> = instances
+    let instances: Vec<Reached> = instances
         .iter()
-        .map(|serving| (serving.id.clone(), serving.address))
+        .map(|serving| Reached {
+            instance: &serving.id,
+            address: serving.address,
+            clients: serving.clients.as_deref(),
+        })
         .collect();
     let program = banner::program();
     Banner {
-        instances: &addresses,
+        instances: &instances,
         admin,
         socket: config.admin.socket.as_deref(),
         data_dir: &config.data_dir,

@@ -3,6 +3,7 @@
 //! [`file::File`] mirrors what is written; [`Config`] is what the program runs on. The one
 //! conversion between them reports everything that is wrong at once.
 
+mod addresses;
 mod convert;
 mod convert_admin;
 mod convert_mqtt;
@@ -25,6 +26,7 @@ use crate::control::seal::EncryptionKey;
 use crate::control::{ControlSettings, OnInactivate};
 use crate::mqtt;
 use crate::telemetry::LogSettings;
+use crate::tls::gates::GateName;
 use crate::tls::server_config::TlsVersions;
 
 pub use crate::secret::{self, Secret};
@@ -64,6 +66,9 @@ pub struct Instance {
     pub region: String,
     /// Where it listens for MQTT over TLS.
     pub mqtt_listen: SocketAddr,
+    /// The server names by which clients ask for it there. Without, it takes the clients that
+    /// ask for none of another instance's; with names, no others than those.
+    pub server_names: Vec<GateName>,
     /// PEM file of the server's certificate, with intermediates after it.
     pub tls_certificate: PathBuf,
     /// PEM file of its key.

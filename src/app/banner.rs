@@ -10,8 +10,8 @@ use crate::config::DEVELOPMENT_CERTS;
 /// The facts that are printed.
 #[derive(Debug)]
 pub(super) struct Banner<'a> {
-    /// Instance ids with the addresses they listen on.
-    pub(super) instances: &'a [(InstanceId, SocketAddr)],
+    /// The instances, with where they are reached.
+    pub(super) instances: &'a [Reached<'a>],
     /// URL of the admin API.
     pub(super) admin: &'a str,
     /// The socket for administrators on the host.
@@ -21,6 +21,14 @@ pub(super) struct Banner<'a> {
     pub(super) certs_dir: Option<&'a Path>,
     /// The path under which this program was started.
     pub(super) program: &'a Path,
+}
+
+/// Where an instance is reached, and by which server names, if not by all.
+#[derive(Debug)]
+pub(super) struct Reached<'a> {
+    pub(super) instance: &'a InstanceId,
+    pub(super) address: SocketAddr,
+    pub(super) clients: Option<&'a str>,
 }
 
 impl Banner<'_> {
@@ -35,9 +43,12 @@ impl Banner<'_> {
     fn write(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "portcullis {}", env!("CARGO_PKG_VERSION"))?;
         writeln!(out)?;
-        for (id, address) in self.instances {
-            writeln!(out, "  Instance        {id}")?;
-            writeln!(out, "  MQTT over TLS   mqtts://{address}")?;
+        for reached in self.instances {
+            writeln!(out, "  Instance        {}", reached.instance)?;
+            writeln!(out, "  MQTT over TLS   mqtts://{}", reached.address)?;
+            if let Some(clients) = reached.clients {
+                writeln!(out, "  Server names    {clients}")?;
+            }
         }
         writeln!(out, "  Admin API       {}", self.admin)?;
         if let Some(socket) = self.socket {
@@ -52,8 +63,8 @@ impl Banner<'_> {
             "  Certificates    {} (development mode)",
             certs_dir.display()
         )?;
-        if let Some((_, mqtt)) = self.instances.first() {
-            self.write_tour(out, certs_dir, *mqtt)?;
+        if let Some(reached) = self.instances.first() {
+            self.write_tour(out, certs_dir, reached.address)?;
         }
         Ok(())
     }
@@ -144,10 +155,12 @@ mod tests {
 
     #[test]
     fn development_banner_has_addresses_and_commands_that_can_be_pasted() {
-        let instances = [(
-            "post-cn-dev00001".parse().unwrap(),
-            "127.0.0.1:41883".parse().unwrap(),
-        )];
+        let instance = "post-cn-dev00001".parse().unwrap();
+        let instances = [Reached {
+            instance: &instance,
+            address: "127.0.0.1:41883".parse().unwrap(),
+            clients: None,
+        }];
         let text = Banner {
             instances: &instances,
             admin: "http://127.0.0.1:41080",
@@ -169,9 +182,17 @@ mod tests {
     }
 
     #[test]
-    fn configured_banner_has_no_tour() {
+    fn configured_banner_has_every_instance_and_no_tour() {
+        let (one, two) = ("one".parse().unwrap(), "two".parse().unwrap());
+        let address = "192.0.2.7:8883".parse().unwrap();
+        let reached = |instance, clients| Reached {
+            instance,
+            address,
+            clients,
+        };
+        let names = Some("iot.example.com, *.plant7.example.com");
         let text = Banner {
-            instances: &[],
+            instances: &[reached(&one, names), reached(&two, Some("all others"))],
             admin: "http://127.0.0.1:8080",
             socket: None,
             data_dir: Path::new("data"),
@@ -180,5 +201,13 @@ mod tests {
         }
         .render();
         assert!(!text.contains("Try it"));
+        let told = "  Instance        one
+  MQTT over TLS   mqtts://192.0.2.7:8883
+  Server names    iot.example.com, *.plant7.example.com
+  Instance        two
+  MQTT over TLS   mqtts://192.0.2.7:8883
+  Server names    all others
+";
+        assert!(text.contains(told), "{text}");
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use webpki::EndEntityCert;
 
 use crate::ca::certificate::CaCertificate;
 use crate::ca::error::CertificateError;
@@ -82,6 +83,7 @@ pub(super) fn acceptor(
         provider().signature_verification_algorithms,
     ));
     let chain = chain(&instance.tls_certificate)?;
+    warn_of_names_not_covered(instance, &chain);
     let key = key(&instance.tls_key)?;
     let config = server_config(verifier, chain, key, tls.versions).map_err(|source| {
         GateError::ServerCertificate {
@@ -96,6 +98,29 @@ pub(super) fn acceptor(
         peers,
         tls.handshake_timeout,
     ))
+}
+
+/// Clients that ask for a name which the certificate does not have will not trust the server.
+fn warn_of_names_not_covered(instance: &config::Instance, chain: &[CertificateDer<'_>]) {
+    // What cannot be read is refused when rustls takes it.
+    let Some(certificate) = chain.first().map(EndEntityCert::try_from) else {
+        return;
+    };
+    let Ok(certificate) = certificate else { return };
+    for name in &instance.server_names {
+        let example = name.example("any-other");
+        let covered = ServerName::try_from(example.as_str())
+            .is_ok_and(|name| certificate.verify_is_valid_for_subject_name(&name).is_ok());
+        if !covered {
+            tracing::warn!(
+                instance = %instance.id,
+                server_name = %name,
+                certificate = %instance.tls_certificate.display(),
+                "the server certificate does not have this name, so clients that ask for it \
+                 will not trust the server"
+            );
+        }
+    }
 }
 
 /// TLS without client certificates, for the admin API.

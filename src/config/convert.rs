@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::addresses::{self, Reach};
 use super::fault::{ConfigError, Faults};
 use super::{Config, Development, Instance, Overrides, Tls, convert_admin, convert_mqtt, file};
 use crate::ca::topology::SameKey;
@@ -88,6 +89,7 @@ fn instances(
         let what = "can only be given for a configuration with one instance";
         faults.add("--mqtt-listen", address, what);
     }
+    let mut reaches = Vec::new();
     let converted: Vec<Option<Instance>> = written
         .iter()
         .enumerate()
@@ -99,6 +101,7 @@ fn instances(
                 mqtt,
                 overrides,
                 certs_dir,
+                &mut reaches,
             )
         })
         .collect();
@@ -106,21 +109,17 @@ fn instances(
     if let Some(instances) = &converted {
         distinct(faults, instances);
     }
+    addresses::check(faults, &reaches);
     converted
 }
 
-/// Names and fixed addresses must not be given twice.
+/// Ids must not be given twice.
 fn distinct(faults: &mut Faults, instances: &[Instance]) {
     for (index, instance) in instances.iter().enumerate() {
         for earlier in instances.iter().take(index) {
             if earlier.id == instance.id {
                 let what = "another instance has this id";
                 faults.add(&format!("instance[{index}].id"), &instance.id, what);
-            }
-            if earlier.mqtt_listen == instance.mqtt_listen && instance.mqtt_listen.port() != 0 {
-                let what = "another instance listens there";
-                let key = format!("instance[{index}].mqtt_listen");
-                faults.add(&key, instance.mqtt_listen, what);
             }
         }
     }
@@ -133,6 +132,7 @@ fn instance(
     mqtt: Option<&Settings>,
     overrides: &Overrides,
     certs_dir: Option<&Path>,
+    reaches: &mut Vec<Reach>,
 ) -> Option<Instance> {
     let at = |name: &str| format!("{key}.{name}");
     let id = faults
@@ -151,6 +151,9 @@ fn instance(
         Some(address) => Some(address),
         None => faults.parse(&at("mqtt_listen"), &written.mqtt_listen),
     };
+    let reach = Reach::read(faults, key, written, listen);
+    let server_names = reach.names();
+    reaches.push(reach);
     let (certificate, private_key) = match certs_dir {
         Some(directory) => (
             Some(directory.join("server.pem")),
@@ -189,6 +192,7 @@ fn instance(
         account: account?,
         region: written.region.clone(),
         mqtt_listen: listen?,
+        server_names,
         tls_certificate: certificate?,
         tls_key: private_key?,
         on_inactivate: on_inactivate?,

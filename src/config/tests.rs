@@ -5,6 +5,8 @@ use serde_json::Value;
 
 use super::*;
 
+mod addresses;
+
 const MINIMAL: &str = include_str!("../../config/minimal.toml");
 const FULL: &str = include_str!("../../config/full.toml");
 
@@ -228,11 +230,14 @@ fn unknown_key_is_refused_by_name() {
 }
 
 #[test]
-fn two_instances_must_differ_in_name_and_address() {
+fn two_instances_must_differ_in_id_and_in_how_they_are_reached() {
     let twice = MINIMAL.replace("[[admin", "\n[[admin");
     let instance: String = twice.split("[[admin").next().unwrap().to_owned();
     let faults = Files::new().faults(&format!("{instance}{instance}"));
-    assert_eq!(keys(&faults), ["instance[1].id", "instance[1].mqtt_listen"]);
+    assert_eq!(
+        keys(&faults),
+        ["instance[1].id", "instance[1].server_names"]
+    );
 }
 
 #[test]

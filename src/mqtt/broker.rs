@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bus::{BusError, ShardLink};
 use super::hub::{Hooks, Hub};
-use super::listener;
+use super::listener::Entrance;
 use super::session::Due;
 use super::settings::Settings;
 use super::shard::Kick;
+use crate::ca::id::InstanceId;
 use crate::tls::acceptor::GateAcceptor;
 
 /// A broker. Several can be in one process; they share nothing. Its tasks end when it is dropped.
@@ -55,15 +55,10 @@ impl Broker {
         })
     }
 
-    /// Serve TLS clients that connect to the listener, until `shutdown`; then end the connections
-    /// and wait for them, at most for the grace time.
-    pub async fn serve(
-        &self,
-        listener: TcpListener,
-        acceptor: GateAcceptor,
-        shutdown: CancellationToken,
-    ) {
-        listener::serve(self.hub.clone(), listener, acceptor, shutdown).await;
+    /// The way into it through this gate, to be given to [`listener::serve`](super::listener::serve).
+    /// The broker's limits on connections and handshakes hold for each entrance.
+    pub fn entrance(&self, instance: InstanceId, acceptor: GateAcceptor) -> Entrance {
+        Entrance::new(instance, self.hub.clone(), acceptor)
     }
 
     /// How many sessions there are, with and without connection.

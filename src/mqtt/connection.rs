@@ -45,6 +45,7 @@ pub async fn run<S, P>(
     let span = tracing::info_span!(
         "conn",
         conn.id = hub.next_connection(),
+        instance = %peer.verified().instance(),
         client.addr = %remote,
         ca.sn = %peer.verified().ca_sn(),
         device.sn = %peer.verified().serial(),

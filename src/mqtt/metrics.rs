@@ -111,9 +111,14 @@ pub fn connection_over_limit() {
     counter!("portcullis_mqtt_connections_over_limit_total").increment(1);
 }
 
-/// Sessions, with and without connection.
-pub fn sessions(count: usize) {
-    gauge!("portcullis_mqtt_sessions").set(count as f64);
+/// One session more, with or without connection. All brokers of the process count together.
+pub fn session_began() {
+    gauge!("portcullis_mqtt_sessions").increment(1.0);
+}
+
+/// One session less.
+pub fn session_ended() {
+    gauge!("portcullis_mqtt_sessions").decrement(1.0);
 }
 
 /// The counters that every message touches, looked up once.

@@ -163,6 +163,7 @@ impl Registry {
             old_will = session.end();
             drop(session);
             old = map.remove(&connect.client_id);
+            metrics::session_ended();
         }
         if map.len() >= self.limits.max_sessions {
             return Err(AttachError::Full);
@@ -171,7 +172,7 @@ impl Registry {
             return Err(AttachError::Full);
         };
         map.insert(cell.client_id.clone(), cell.clone());
-        metrics::sessions(map.len());
+        metrics::session_began();
         drop(map);
         if let Some(old) = old {
             self.forget(&old);
@@ -280,7 +281,7 @@ impl Registry {
                 .is_some_and(|known| Arc::ptr_eq(known, cell))
             {
                 map.remove(&cell.client_id);
-                metrics::sessions(map.len());
+                metrics::session_ended();
             }
         } else if let Some(at) = session.deadline() {
             lock(&self.timers).insert((at, cell.key), Arc::downgrade(cell));

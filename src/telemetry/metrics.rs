@@ -40,7 +40,7 @@ macro_rules! families {
 }
 
 families! {
-    describe_counter "portcullis_handshakes_total" "TLS handshakes by outcome: accepted, timeout, tls, or the reason for which a certificate was refused.";
+    describe_counter "portcullis_handshakes_total" "TLS handshakes by outcome: accepted, timeout, tls, no_server_name or unknown_server_name if no instance is for the client, or the reason for which a certificate was refused.";
     describe_histogram "portcullis_handshake_seconds" "Time from the start of a TLS handshake to its outcome.";
     describe_counter "portcullis_devices_unrecorded_total" "Device certificates that were let in but not recorded at once, because too many new ones came at a time; they are recorded at a later connection.";
     describe_counter "portcullis_admin_calls_total" "Calls of the admin API by door, operation and result code.";

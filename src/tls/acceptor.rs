@@ -6,21 +6,26 @@
 //! [`Registry::barrier`], no handshake over that CA completes, in whatever state it was.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::ca::error::Refusal;
 use crate::ca::path::Refused;
 use crate::ca::registry::Registry;
+use crate::tls::gates::NoGate;
+use crate::tls::hello::{ALERT_LIMIT, Hello};
 use crate::tls::live::{LivePeer, LivePeers, PeerSlot};
+use crate::tls::report::report;
 use crate::tls::verifier::{REFUSED, SLOT};
 
 /// A finished handshake.
@@ -44,6 +49,9 @@ pub enum AcceptError {
     /// The client's certificate was refused.
     #[error("the client was refused: {}", .0.refusal)]
     Refused(Box<Refused>),
+    /// The client asks for a server name that leads to no gate, or for none.
+    #[error(transparent)]
+    NoGate(NoGate),
 }
 
 /// Accepts TLS connections of peers whose CA is active. Cheap to clone.
@@ -78,12 +86,6 @@ impl GateAcceptor {
         self.limit
     }
 
-    /// Log and count a client that connected and said nothing within the limit, for callers that
-    /// wait for its first octets before they start the handshake.
-    pub fn report_silent(&self, remote: SocketAddr) {
-        report::<()>(&Err(AcceptError::Timeout), remote, self.limit);
-    }
-
     /// Run the handshake. The caller runs it in a task of its own.
     ///
     /// # Errors
@@ -92,21 +94,64 @@ impl GateAcceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let started = std::time::Instant::now();
-        let result = tokio::time::timeout(self.limit, self.handshake(io))
+        let accepting = Box::pin(self.tls.accept(io));
+        self.within_limit(accepting, remote, None, Instant::now())
             .await
-            .unwrap_or(Err(AcceptError::Timeout));
-        report(&result, remote, started.elapsed());
-        result
     }
 
-    async fn handshake<IO>(&self, io: IO) -> Result<Accepted<IO>, AcceptError>
+    /// Run the rest of a handshake whose ClientHello is read. The limit counts from when it began.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub async fn accept_hello<IO>(&self, hello: Hello<IO>) -> Result<Accepted<IO>, AcceptError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
+        let config = Arc::clone(self.tls.config());
+        // The answer to the ClientHello is made in the first step, not here.
+        let accepting = Box::pin(async move {
+            let mut bad = None;
+            let rest = hello.start.into_stream_with(config, |connection| {
+                // What came in one go with the ClientHello is looked at in one go.
+                bad = connection.process_new_packets().err();
+            });
+            match bad {
+                None => rest.await,
+                Some(error) => {
+                    // It sends the alert, and cannot come to another end.
+                    let _ = tokio::time::timeout(ALERT_LIMIT, rest).await;
+                    Err(io::Error::new(io::ErrorKind::InvalidData, error))
+                }
+            }
+        });
+        let name = hello.server_name.as_deref();
+        self.within_limit(accepting, hello.remote, name, hello.began)
+            .await
+    }
+
+    /// `accepting` is on the heap, so that it is not kept in the task of the connection for as long
+    /// as that lives.
+    async fn within_limit<IO>(
+        &self,
+        accepting: Pin<Box<impl Future<Output = io::Result<TlsStream<IO>>>>>,
+        remote: SocketAddr,
+        server_name: Option<&str>,
+        began: Instant,
+    ) -> Result<Accepted<IO>, AcceptError> {
+        let result = tokio::time::timeout_at(began + self.limit, self.handshake(accepting))
+            .await
+            .unwrap_or(Err(AcceptError::Timeout));
+        let told = result.as_ref().map(|_| ());
+        report(told, remote, server_name, began.elapsed());
+        result
+    }
+
+    async fn handshake<IO>(
+        &self,
+        accepting: Pin<Box<impl Future<Output = io::Result<TlsStream<IO>>>>>,
+    ) -> Result<Accepted<IO>, AcceptError> {
         let slot = PeerSlot::default();
         let refused: Arc<OnceLock<Refused>> = Arc::default();
-        let accepting = self.tls.accept(io);
         let scoped = REFUSED.scope(Arc::clone(&refused), SLOT.scope(slot.clone(), accepting));
         let mut scoped = pin!(scoped);
         let mut live: Option<LivePeer> = None;
@@ -157,35 +202,6 @@ impl GateAcceptor {
             ca: slot.peer().map(|peer| peer.ca_sn().clone()),
         }))
     }
-}
-
-fn report<IO>(result: &Result<Accepted<IO>, AcceptError>, remote: SocketAddr, took: Duration) {
-    let handshake_ms = took.as_secs_f64() * 1000.0;
-    let outcome = match result {
-        Ok(_) => "accepted",
-        Err(AcceptError::Timeout) => {
-            tracing::info!(client.addr = %remote, handshake_ms, reason = "timeout", "handshake not finished in time");
-            "timeout"
-        }
-        Err(AcceptError::Failed(error)) => {
-            tracing::info!(client.addr = %remote, handshake_ms, reason = "tls", %error, "handshake failed");
-            "tls"
-        }
-        Err(AcceptError::Refused(refused)) => {
-            tracing::info!(
-                client.addr = %remote,
-                handshake_ms,
-                reason = refused.refusal.reason(),
-                ca.sn = refused.ca.as_ref().map(tracing::field::display),
-                device.sn = refused.device.as_ref().map(tracing::field::display),
-                detail = %refused.refusal,
-                "client certificate refused"
-            );
-            refused.refusal.reason()
-        }
-    };
-    metrics::counter!("portcullis_handshakes_total", "outcome" => outcome).increment(1);
-    metrics::histogram!("portcullis_handshake_seconds").record(took.as_secs_f64());
 }
 
 fn now() -> i64 {

@@ -3,7 +3,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rcgen::SanType;
@@ -19,26 +18,43 @@ use crate::ca::registry::Registry;
 use crate::ca::topology::SameKey;
 use crate::testing::{TestCa, TestDevice, device_params, now_secs, registry};
 use crate::tls::acceptor::{AcceptError, Accepted, GateAcceptor};
+use crate::tls::hello::Hello;
 use crate::tls::live::{Cut, LivePeers};
 use crate::tls::server_config::{TlsVersions, provider, server_config};
 use crate::tls::verifier::CaVerifier;
 
+mod names;
+mod race;
+
 struct Gate {
+    way: Way,
     registry: Arc<Registry>,
     peers: Arc<LivePeers>,
     acceptor: GateAcceptor,
     roots: RootCertStore,
 }
 
+/// Whether the ClientHello is read apart, to choose the gate by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Whole,
+    HelloFirst,
+}
+
+const WAYS: [Way; 2] = [Way::Whole, Way::HelloFirst];
 const REMOTE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 const BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
 
 impl Gate {
     fn new() -> Self {
-        Self::with_limit(Duration::from_secs(20))
+        Self::with(Way::Whole, Duration::from_secs(20))
     }
 
-    fn with_limit(limit: Duration) -> Self {
+    fn of(way: Way) -> Self {
+        Self::with(way, Duration::from_secs(20))
+    }
+
+    fn with(way: Way, limit: Duration) -> Self {
         let server_ca = TestCa::root("server-ca", 1);
         let mut params = device_params("localhost", 2);
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
@@ -67,10 +83,30 @@ impl Gate {
         let mut roots = RootCertStore::empty();
         roots.add(server_ca.der.clone()).unwrap();
         Self {
+            way,
             registry,
             peers,
             acceptor,
             roots,
+        }
+    }
+
+    /// The server's side of a handshake.
+    fn accept(
+        &self,
+        way: Way,
+        io: DuplexStream,
+    ) -> impl Future<Output = Result<Accepted<DuplexStream>, AcceptError>> + use<> {
+        let acceptor = self.acceptor.clone();
+        async move {
+            match way {
+                Way::Whole => acceptor.accept(io, REMOTE).await,
+                Way::HelloFirst => {
+                    let hello = Hello::read(io, REMOTE, acceptor.limit()).await?;
+                    assert_eq!(hello.server_name(), Some("localhost"));
+                    acceptor.accept_hello(hello).await
+                }
+            }
         }
     }
 
@@ -97,8 +133,16 @@ impl Gate {
         &self,
         client: Arc<ClientConfig>,
     ) -> (Result<Accepted<DuplexStream>, AcceptError>, Option<String>) {
+        self.connect_by(self.way, client).await
+    }
+
+    async fn connect_by(
+        &self,
+        way: Way,
+        client: Arc<ClientConfig>,
+    ) -> (Result<Accepted<DuplexStream>, AcceptError>, Option<String>) {
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let server = self.acceptor.accept(far, REMOTE);
+        let server = self.accept(way, far);
         let client = async {
             let name = ServerName::try_from("localhost").unwrap();
             let mut stream = match TlsConnector::from(client).connect(name, near).await {
@@ -137,88 +181,94 @@ fn refusal(result: Result<Accepted<DuplexStream>, AcceptError>) -> Refusal {
 
 #[tokio::test]
 async fn device_of_registered_ca_is_accepted_in_both_versions() {
-    let (gate, ca) = (Gate::new(), TestCa::root("ca", 1));
-    ca.register(&gate.registry);
-    let device = ca.issue("pump", 2);
-    for version in BOTH {
-        let (result, seen) = gate.connect(gate.client(version, Some(&device))).await;
-        let accepted = result.unwrap();
-        assert_eq!(seen, None);
-        assert_eq!(accepted.live.peer().common_name(), Some("pump"));
-        assert_eq!(accepted.live.peer().instance(), &instance());
-        assert_eq!(gate.peers.len(), 1);
-        drop(accepted);
-        assert!(gate.peers.is_empty());
+    for way in WAYS {
+        let (gate, ca) = (Gate::of(way), TestCa::root("ca", 1));
+        ca.register(&gate.registry);
+        let device = ca.issue("pump", 2);
+        for version in BOTH {
+            let (result, seen) = gate.connect(gate.client(version, Some(&device))).await;
+            let accepted = result.unwrap();
+            assert_eq!(seen, None);
+            assert_eq!(accepted.live.peer().common_name(), Some("pump"));
+            assert_eq!(accepted.live.peer().instance(), &instance());
+            assert_eq!(gate.peers.len(), 1);
+            drop(accepted);
+            assert!(gate.peers.is_empty());
+        }
     }
 }
 
 #[tokio::test]
 async fn refusals_have_the_alert_that_says_what_is_wrong() {
-    let (gate, ca) = (Gate::new(), TestCa::root("ca", 1));
-    ca.register(&gate.registry);
-    let stranger = TestCa::root("stranger", 9).issue("s", 2);
-    let mut params = device_params("old", 3);
-    params.not_after = time::OffsetDateTime::now_utc() - time::Duration::minutes(1);
-    let expired = ca.issue_device(params);
-    let (device, off) = (ca.issue("d", 4), ca.issue("off", 5));
-    for version in BOTH {
-        let (result, seen) = gate.connect(gate.client(version, Some(&stranger))).await;
-        assert_eq!(refusal(result), Refusal::UnknownCa);
-        assert!(seen.unwrap().contains("UnknownCA"));
+    for way in WAYS {
+        let (gate, ca) = (Gate::of(way), TestCa::root("ca", 1));
+        ca.register(&gate.registry);
+        let stranger = TestCa::root("stranger", 9).issue("s", 2);
+        let mut params = device_params("old", 3);
+        params.not_after = time::OffsetDateTime::now_utc() - time::Duration::minutes(1);
+        let expired = ca.issue_device(params);
+        let (device, off) = (ca.issue("d", 4), ca.issue("off", 5));
+        for version in BOTH {
+            let (result, seen) = gate.connect(gate.client(version, Some(&stranger))).await;
+            assert_eq!(refusal(result), Refusal::UnknownCa);
+            assert!(seen.unwrap().contains("UnknownCA"));
 
-        let (result, seen) = gate.connect(gate.client(version, Some(&expired))).await;
-        assert!(matches!(refusal(result), Refusal::OutsideValidity(_)));
-        assert!(seen.unwrap().contains("CertificateExpired"));
+            let (result, seen) = gate.connect(gate.client(version, Some(&expired))).await;
+            assert!(matches!(refusal(result), Refusal::OutsideValidity(_)));
+            assert!(seen.unwrap().contains("CertificateExpired"));
 
-        let (result, seen) = gate.connect(gate.client(version, None)).await;
-        assert!(matches!(result, Err(AcceptError::Failed(_))));
-        let seen = seen.unwrap();
-        let no_certificate = ["CertificateRequired", "HandshakeFailure"];
-        assert!(
-            no_certificate.iter().any(|alert| seen.contains(alert)),
-            "{seen}"
-        );
+            let (result, seen) = gate.connect(gate.client(version, None)).await;
+            assert!(matches!(result, Err(AcceptError::Failed(_))));
+            let seen = seen.unwrap();
+            let no_certificate = ["CertificateRequired", "HandshakeFailure"];
+            assert!(
+                no_certificate.iter().any(|alert| seen.contains(alert)),
+                "{seen}"
+            );
 
-        let (result, _) = gate.connect(gate.client(version, Some(&off))).await;
-        let key = result.unwrap().live.peer().admitted().device().clone();
-        gate.registry.set_device(key.clone(), Status::Inactive);
-        let (result, seen) = gate.connect(gate.client(version, Some(&off))).await;
-        assert_eq!(refusal(result), Refusal::DeviceInactive);
-        assert!(seen.unwrap().contains("AccessDenied"));
-        gate.registry.forget_device(&key);
+            let (result, _) = gate.connect(gate.client(version, Some(&off))).await;
+            let key = result.unwrap().live.peer().admitted().device().clone();
+            gate.registry.set_device(key.clone(), Status::Inactive);
+            let (result, seen) = gate.connect(gate.client(version, Some(&off))).await;
+            assert_eq!(refusal(result), Refusal::DeviceInactive);
+            assert!(seen.unwrap().contains("AccessDenied"));
+            gate.registry.forget_device(&key);
 
-        let id = ca.certificate().id();
-        gate.registry.set_status(id, Status::Inactive);
-        let (result, seen) = gate.connect(gate.client(version, Some(&device))).await;
-        assert!(matches!(refusal(result), Refusal::CaInactive { .. }));
-        assert!(seen.unwrap().contains("AccessDenied"));
-        gate.registry.set_status(id, Status::Active);
+            let id = ca.certificate().id();
+            gate.registry.set_status(id, Status::Inactive);
+            let (result, seen) = gate.connect(gate.client(version, Some(&device))).await;
+            assert!(matches!(refusal(result), Refusal::CaInactive { .. }));
+            assert!(seen.unwrap().contains("AccessDenied"));
+            gate.registry.set_status(id, Status::Active);
+        }
+        assert!(gate.peers.is_empty());
     }
-    assert!(gate.peers.is_empty());
 }
 
 #[tokio::test]
 async fn client_that_keeps_sessions_cannot_resume_one() {
-    let (gate, ca) = (Gate::new(), TestCa::root("ca", 1));
-    ca.register(&gate.registry);
-    let device = ca.issue("d", 2);
-    for version in BOTH {
-        // One configuration, so the client offers whatever it was given.
-        let client = gate.client(version, Some(&device));
-        for _ in 0..3 {
-            let (result, _) = gate.connect(Arc::clone(&client)).await;
-            let accepted = result.unwrap();
-            assert_eq!(
-                accepted.stream.get_ref().1.handshake_kind(),
-                Some(rustls::HandshakeKind::Full)
-            );
+    for way in WAYS {
+        let (gate, ca) = (Gate::of(way), TestCa::root("ca", 1));
+        ca.register(&gate.registry);
+        let device = ca.issue("d", 2);
+        for version in BOTH {
+            // One configuration, so the client offers whatever it was given.
+            let client = gate.client(version, Some(&device));
+            for _ in 0..3 {
+                let (result, _) = gate.connect(Arc::clone(&client)).await;
+                let accepted = result.unwrap();
+                assert_eq!(
+                    accepted.stream.get_ref().1.handshake_kind(),
+                    Some(rustls::HandshakeKind::Full)
+                );
+            }
+            gate.registry
+                .set_status(ca.certificate().id(), Status::Inactive);
+            let (result, _) = gate.connect(client).await;
+            assert!(matches!(refusal(result), Refusal::CaInactive { .. }));
+            gate.registry
+                .set_status(ca.certificate().id(), Status::Active);
         }
-        gate.registry
-            .set_status(ca.certificate().id(), Status::Inactive);
-        let (result, _) = gate.connect(client).await;
-        assert!(matches!(refusal(result), Refusal::CaInactive { .. }));
-        gate.registry
-            .set_status(ca.certificate().id(), Status::Active);
     }
 }
 
@@ -268,13 +318,15 @@ impl SlowClient {
 
 #[tokio::test]
 async fn handshake_under_way_does_not_complete_after_an_inactivation() {
-    for version in BOTH {
-        let (gate, ca) = (Gate::new(), TestCa::root("ca", 1));
+    for (version, way) in BOTH
+        .iter()
+        .flat_map(|version| WAYS.map(|way| (*version, way)))
+    {
+        let (gate, ca) = (Gate::of(way), TestCa::root("ca", 1));
         ca.register(&gate.registry);
         let device = ca.issue("d", 2);
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let acceptor = gate.acceptor.clone();
-        let server = tokio::spawn(async move { acceptor.accept(far, REMOTE).await });
+        let server = tokio::spawn(gate.accept(way, far));
         let mut client = SlowClient::new(gate.client(version, Some(&device)), near);
         client.send(0).await;
         // Take the server's flight, then send certificate and proof but not the last octets of
@@ -309,22 +361,26 @@ async fn handshake_under_way_does_not_complete_after_an_inactivation() {
 
 #[tokio::test(start_paused = true)]
 async fn silent_client_is_given_up_after_the_limit() {
-    let gate = Gate::with_limit(Duration::from_secs(5));
-    let (_near, far) = tokio::io::duplex(1024);
-    let result = gate.acceptor.accept(far, REMOTE).await;
-    assert!(matches!(result, Err(AcceptError::Timeout)));
+    for way in WAYS {
+        let gate = Gate::with(way, Duration::from_secs(5));
+        let (_near, far) = tokio::io::duplex(1024);
+        let result = gate.accept(way, far).await;
+        assert!(matches!(result, Err(AcceptError::Timeout)));
+    }
 }
 
 #[tokio::test]
 async fn garbage_is_an_error_and_leaves_nothing() {
-    let gate = Gate::new();
-    let (mut near, far) = tokio::io::duplex(64 * 1024);
-    near.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
-    let result = gate.acceptor.accept(far, REMOTE).await;
-    assert!(matches!(result, Err(AcceptError::Failed(_))));
-    assert!(gate.peers.is_empty());
+    for way in WAYS {
+        let gate = Gate::of(way);
+        let (mut near, far) = tokio::io::duplex(64 * 1024);
+        near.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let result = gate.accept(way, far).await;
+        assert!(matches!(result, Err(AcceptError::Failed(_))));
+        assert!(gate.peers.is_empty());
+    }
 }
 
 #[tokio::test]
@@ -383,70 +439,4 @@ async fn connected_peer_is_told_when_a_certificate_of_its_path_expires() {
     assert_eq!(gate.peers.cut_expired(end + 1), 1);
     assert_eq!(live.cut(), Some(Cut::Expired));
     assert_eq!(gate.peers.cut_expired(end + 2), 0);
-}
-
-/// Inactivations race with handshakes on several threads: what was accepted and is not told to go
-/// must be over a CA that is active.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn inactivations_that_race_handshakes_leave_nobody_behind() {
-    let (gate, ca) = (Arc::new(Gate::new()), TestCa::root("ca", 1));
-    ca.register(&gate.registry);
-    let device = Arc::new(ca.issue("d", 2));
-    let id = ca.certificate().id();
-    let stop = Arc::new(AtomicBool::new(false));
-    let (accepted, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let clients: Vec<_> = (0..4)
-        .map(|n| {
-            let (gate, device) = (Arc::clone(&gate), Arc::clone(&device));
-            let (stop, accepted, refused) = (
-                Arc::clone(&stop),
-                Arc::clone(&accepted),
-                Arc::clone(&refused),
-            );
-            tokio::spawn(async move {
-                let config = gate.client(BOTH[n % 2], Some(&device));
-                while !stop.load(Ordering::Relaxed) {
-                    match gate.connect(Arc::clone(&config)).await.0 {
-                        Ok(connection) => {
-                            accepted.fetch_add(1, Ordering::Relaxed);
-                            // It lives until it is told to go.
-                            tokio::spawn(async move { connection.live.until_cut().await });
-                        }
-                        Err(_) => {
-                            refused.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                }
-            })
-        })
-        .collect();
-    for round in 0..60 {
-        let goal = accepted.load(Ordering::Relaxed) + 2;
-        while accepted.load(Ordering::Relaxed) < goal {
-            tokio::task::yield_now().await;
-        }
-        let effects = gate.registry.set_status(id, Status::Inactive);
-        gate.registry.barrier();
-        gate.peers
-            .cut_over(&effects.denied, &gate.registry, now_secs());
-        // The answer would go out here: from now on nobody is accepted, and all have been told.
-        let before = accepted.load(Ordering::Relaxed);
-        let goal = refused.load(Ordering::Relaxed) + 4;
-        while refused.load(Ordering::Relaxed) < goal {
-            tokio::task::yield_now().await;
-        }
-        // Those that had completed before may have been counted late, one for each client.
-        assert!(
-            accepted.load(Ordering::Relaxed) <= before + 4,
-            "round {round}"
-        );
-        while !gate.peers.is_empty() {
-            tokio::task::yield_now().await;
-        }
-        gate.registry.set_status(id, Status::Active);
-    }
-    stop.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.await.unwrap();
-    }
 }

@@ -188,7 +188,11 @@ const OWN_ANSWERS: &str = "$CONTROL/portcullis/v1/response/e2e";
 impl Admin {
     pub fn connect(broker: &Broker) -> Self {
         let client = broker.client(&broker.identity("admin"), Version::V13);
-        let mut mqtt = client.connect().unwrap();
+        Self::over(client.connect().unwrap())
+    }
+
+    /// The administrator that has this connection.
+    pub fn over(mut mqtt: Mqtt) -> Self {
         let reason = mqtt.subscribe(OWN_ANSWERS, QoS::AtLeastOnce).unwrap();
         assert_eq!(reason, SubscribeAckReason::GrantedQos1);
         Self { mqtt, count: 0 }
@@ -198,6 +202,11 @@ impl Admin {
         let mut command = params;
         command["Action"] = json!(action);
         command["MqttInstanceId"] = json!(INSTANCE);
+        self.raw(command.to_string().as_bytes())
+    }
+
+    /// Send a command as it is.
+    pub fn send(&mut self, command: &Value) -> Value {
         self.raw(command.to_string().as_bytes())
     }
 

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod broker;
+pub mod fleet;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod pki;

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -52,7 +53,7 @@ fn client_that_comes_back_is_verified_in_full() {
 fn client_of_the_harness_resumes_with_an_ordinary_server() {
     let broker = Broker::start();
     for version in BOTH {
-        let address = ordinary_server(&broker);
+        let address = ordinary_server(&broker.cert("server.pem"), &broker.cert("server.key"));
         let ca = broker.cert("server-ca.pem");
         let client = TlsClient::new(address, &ca, None, version);
         let kinds: Vec<_> = (0..2)
@@ -67,10 +68,10 @@ fn client_of_the_harness_resumes_with_an_ordinary_server() {
 }
 
 /// A rustls server with its defaults that greets two clients.
-fn ordinary_server(broker: &Broker) -> std::net::SocketAddr {
-    let chain = CertificateDer::pem_file_iter(broker.cert("server.pem")).unwrap();
+pub fn ordinary_server(certificate: &Path, key: &Path) -> std::net::SocketAddr {
+    let chain = CertificateDer::pem_file_iter(certificate).unwrap();
     let chain = chain.map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(broker.cert("server.key")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(key).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

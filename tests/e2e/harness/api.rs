@@ -25,6 +25,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
 #[derive(Clone)]
 pub struct Api {
     pub address: SocketAddr,
+    pub instance: String,
     pub key_id: String,
     pub secret: String,
 }
@@ -75,10 +76,21 @@ impl Api {
         let key: Value = serde_json::from_str(json).unwrap();
         let text = |name: &str| key[name].as_str().unwrap().to_owned();
         assert_eq!(key["MqttInstanceId"], INSTANCE);
+        Self::new(
+            address,
+            INSTANCE,
+            &text("AccessKeyId"),
+            &text("AccessKeySecret"),
+        )
+    }
+
+    /// Any key, for calls on this instance.
+    pub fn new(address: SocketAddr, instance: &str, key_id: &str, secret: &str) -> Self {
         Self {
             address,
-            key_id: text("AccessKeyId"),
-            secret: text("AccessKeySecret"),
+            instance: instance.to_owned(),
+            key_id: key_id.to_owned(),
+            secret: secret.to_owned(),
         }
     }
 
@@ -115,7 +127,7 @@ impl Api {
 
     /// Call an operation on the instance.
     pub fn call(&self, action: &str, params: &[(&str, &str)]) -> Answer {
-        let mut all = vec![("MqttInstanceId", INSTANCE)];
+        let mut all = vec![("MqttInstanceId", self.instance.as_str())];
         all.extend_from_slice(params);
         self.send(&self.request(action, &all))
     }

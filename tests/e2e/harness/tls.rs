@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::{ClientConnection, Resumption};
+use rustls::client::{ClientConnection, ClientSessionStore, Resumption};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore};
@@ -65,6 +65,7 @@ impl Identity {
 /// Makes connections; keeps session tickets between them, as a device would.
 pub struct TlsClient {
     address: SocketAddr,
+    server_name: String,
     config: Arc<ClientConfig>,
 }
 
@@ -98,8 +99,36 @@ impl TlsClient {
         config.resumption = Resumption::in_memory_sessions(8);
         Self {
             address,
+            server_name: "localhost".to_owned(),
             config: Arc::new(config),
         }
+    }
+
+    /// The same client, with the same sessions to resume, asking for another server name.
+    pub fn asking_for(&self, server_name: &str) -> Self {
+        Self {
+            address: self.address,
+            server_name: server_name.to_owned(),
+            config: self.config.clone(),
+        }
+    }
+
+    /// The same client asking for no server name.
+    pub fn asking_for_none(mut self) -> Self {
+        Arc::make_mut(&mut self.config).enable_sni = false;
+        self
+    }
+
+    /// The same client, connecting elsewhere.
+    pub fn going_to(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// The same client with a store of its own for the sessions it is given.
+    pub fn keeping_sessions_in(mut self, store: Arc<dyn ClientSessionStore>) -> Self {
+        Arc::make_mut(&mut self.config).resumption = Resumption::store(store);
+        self
     }
 
     /// The same client with its flights cut into many small records.
@@ -111,11 +140,20 @@ impl TlsClient {
     fn open(&self) -> TlsStream {
         let socket = TcpStream::connect(self.address).unwrap();
         socket.set_nodelay(true).unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
+        let name = ServerName::try_from(self.server_name.clone()).unwrap();
         TlsStream {
             connection: ClientConnection::new(self.config.clone(), name).unwrap(),
             socket,
         }
+    }
+
+    /// The record of its ClientHello.
+    pub fn hello(&self) -> Vec<u8> {
+        let name = ServerName::try_from(self.server_name.clone()).unwrap();
+        let mut connection = ClientConnection::new(self.config.clone(), name).unwrap();
+        let mut hello = Vec::new();
+        connection.write_tls(&mut hello).unwrap();
+        hello
     }
 
     /// Run the handshake as far as this side sees it.
@@ -258,6 +296,11 @@ impl TlsStream {
     /// Whether the handshake was a resumption.
     pub fn kind(&self) -> HandshakeKind {
         self.connection.handshake_kind().unwrap()
+    }
+
+    /// The server's certificate.
+    pub fn server_certificate(&self) -> &CertificateDer<'static> {
+        &self.connection.peer_certificates().unwrap()[0]
     }
 
     /// Send plaintext.
