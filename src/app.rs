@@ -129,6 +129,7 @@ impl App {
             let acceptor = gate::acceptor(&control, instance, &config.tls)?;
             let broker =
                 Broker::start(instance.mqtt.clone(), hooks(&control, commands.clone())).await?;
+            control.serve_sessions(&instance.id, broker.operations());
             instances.push(Serving {
                 id: instance.id.clone(),
                 address,

@@ -13,6 +13,7 @@ pub mod error;
 pub mod grant;
 mod ledger;
 pub mod policy;
+pub mod sessions;
 pub mod start;
 mod view;
 mod watch;
@@ -20,7 +21,7 @@ mod watch;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Mutex, mpsc};
@@ -41,6 +42,7 @@ pub use self::error::{CaRefusal, ControlError};
 use self::grant::Lacking;
 pub use self::grant::{Grant, Need};
 use self::ledger::Ledger;
+use self::sessions::Sessions;
 pub use self::view::{
     CaView, Caller, Changed, DeviceView, Door, Effective, Page, PageRequest, Principal,
 };
@@ -140,9 +142,12 @@ pub(crate) struct Instance {
     account: AccountId,
     /// Its name in policies: `acs:mq:REGION:ACCOUNT:INSTANCE`.
     resource: String,
+    region: String,
     on_inactivate: OnInactivate,
     registry: Arc<Registry>,
     peers: Arc<LivePeers>,
+    /// Set when its broker is there.
+    sessions: OnceLock<Arc<dyn Sessions>>,
 }
 
 type Answer<T> = Result<T, ControlError>;

@@ -1,4 +1,6 @@
-//! The thirteen operations: parameters in, a call of [`Control`], an answer out. No transport.
+//! The operations: parameters in, a call of [`Control`], an answer out. No transport.
+
+mod sessions;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -49,7 +51,10 @@ pub async fn execute(
     action: Action,
     params: &Params,
 ) -> Outcome {
-    let instance = required(params, "MqttInstanceId")?;
+    let instance = match action.instance_parameter() {
+        Some(name) => required(params, name)?,
+        None => "",
+    };
     let sn = || required(params, "Sn");
     let device = || Ok::<_, ApiError>((required(params, "CaSn")?, required(params, "DeviceSn")?));
     Ok(match action {
@@ -111,6 +116,13 @@ pub async fn execute(
             let changed = control.delete_device(caller, instance, ca, device);
             types::changed_device(&changed.await?)
         }
+        Action::CloseConnection => sessions::close(control, caller, instance, params).await?,
+        Action::QuerySessionByClientId => sessions::query(control, caller, instance, params)?,
+        Action::BatchQuerySessionByClientIds => {
+            sessions::query_batch(control, caller, instance, params)?
+        }
+        Action::ListSessions => sessions::list(control, caller, instance, params).await?,
+        Action::ListInstances => sessions::instances(control, caller, params)?,
     })
 }
 

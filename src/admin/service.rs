@@ -108,7 +108,10 @@ impl Service {
         self.limit.check(&caller.account)?;
         let Some(action) = call.action else {
             return Err(match action::is_unsupported(action) {
-                true => Code::ApiNotSupport.into(),
+                true => ApiError {
+                    detail: action::in_place_of(action).map(str::to_owned),
+                    ..Code::ApiNotSupport.into()
+                },
                 false => ApiError::with_detail(
                     Code::ApiNotFound,
                     format!("The version of this API is {}.", action::VERSION),

@@ -45,7 +45,7 @@ pub struct ConnectionArgs {
 }
 
 /// What scripts can go by.
-pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the broker; 2 wrong usage, key file or input; 3 the broker cannot be reached; 4 no such CA, device or instance.";
+pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the broker; 2 wrong usage, key file or input; 3 the broker cannot be reached; 4 no such CA, device, session or instance.";
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +109,7 @@ pub struct Connection {
     host: String,
     key_id: String,
     secret: Secret,
-    instance: String,
+    instance: Option<String>,
     /// The options to repeat in a command for the same broker; empty, or begins with a space.
     pub(super) options: String,
     /// How results are shown.
@@ -162,22 +162,14 @@ impl ConnectionArgs {
             .as_deref()
             .unwrap_or(Path::new(DEFAULT_KEY_FILE));
         let key = self.read_key(path)?;
-        let missing = |option: &str, field: &str| {
+        let missing = || {
             usage(format!(
-                "{} has no {field}; give it there or with {option}",
+                "{} has no Endpoint; give it there or with --endpoint",
                 path.display()
             ))
         };
-        let endpoint = self
-            .endpoint
-            .clone()
-            .or(key.endpoint)
-            .ok_or_else(|| missing("--endpoint", "Endpoint"))?;
-        let instance = self
-            .instance
-            .clone()
-            .or(key.mqtt_instance_id)
-            .ok_or_else(|| missing("--instance", "MqttInstanceId"))?;
+        let endpoint = self.endpoint.clone().or(key.endpoint).ok_or_else(missing)?;
+        let instance = self.instance.clone().or(key.mqtt_instance_id);
         let (endpoint, host) = parse_endpoint(&endpoint)?;
         if endpoint.starts_with("https:") && self.ca_file.is_none() {
             return Err(usage(
@@ -274,14 +266,17 @@ impl ConnectionArgs {
 }
 
 impl Connection {
-    /// Call one operation. `MqttInstanceId` is added.
+    /// Call one operation. The instance is added.
     ///
     /// # Errors
     /// If the broker refuses, or cannot be reached.
     pub fn call(&self, action: Action, fields: &[(&str, &str)]) -> Result<Value, ClientError> {
         let mut params = Params::default();
-        let instance = ("MqttInstanceId", self.instance.as_str());
-        for (name, value) in fields.iter().chain([&instance]) {
+        let instance = match action.instance_parameter() {
+            Some(name) => Some((name, self.instance()?)),
+            None => None,
+        };
+        for (name, value) in fields.iter().chain(&instance) {
             params
                 .insert((*name).to_owned(), (*value).to_owned())
                 .map_err(|error| usage(error.to_string()))?;
@@ -303,11 +298,23 @@ impl Connection {
                 answer.status().as_u16()
             ))
         })?;
-        match body.get("Code").and_then(Value::as_str) {
+        // A code on a success is "200", where the vendor has one that is a text.
+        let code = body.get("Code").and_then(Value::as_str);
+        match code.filter(|code| *code != "200") {
             Some(code) => Err(self.refused(code, &body)),
             None if answer.status().is_success() => Ok(body),
             None => Err(self.unreachable(format!("HTTP status {}", answer.status().as_u16()))),
         }
+    }
+
+    /// The instance that is administered.
+    ///
+    /// # Errors
+    /// If none is named.
+    pub(super) fn instance(&self) -> Result<&str, ClientError> {
+        self.instance.as_deref().ok_or_else(|| {
+            usage("name the instance with --instance, or as MqttInstanceId in the key file; `portcullis instance list` shows them".to_owned())
+        })
     }
 
     /// Signed with version 3, by the code that the server checks with.
@@ -318,14 +325,19 @@ impl Connection {
             | Action::ListCaCertificate
             | Action::ListDeviceCertificate
             | Action::ListDeviceCertificateByCaSn
-            | Action::GetDeviceCertificate => (Method::GET, params, Vec::new()),
+            | Action::GetDeviceCertificate
+            | Action::QuerySessionByClientId
+            | Action::BatchQuerySessionByClientIds
+            | Action::ListSessions
+            | Action::ListInstances => (Method::GET, params, Vec::new()),
             Action::RegisterCaCertificate
             | Action::ActiveCaCertificate
             | Action::InactivateCaCertificate
             | Action::DeleteCaCertificate
             | Action::ActiveDeviceCertificate
             | Action::InactivateDeviceCertificate
-            | Action::DeleteDeviceCertificate => {
+            | Action::DeleteDeviceCertificate
+            | Action::CloseConnection => {
                 let form = params.canonical().into_bytes();
                 (Method::POST, Params::default(), form)
             }
@@ -372,7 +384,8 @@ impl Connection {
             Some(Code::MqttInstanceNotFound) => {
                 return ClientError::NotFound(format!(
                     "the broker at {} has no instance {:?}; name another with --instance",
-                    self.endpoint, self.instance
+                    self.endpoint,
+                    self.instance.as_deref().unwrap_or_default()
                 ));
             }
             Some(Code::FindCaBySnError | Code::FindDeviceBySnError) => {
@@ -440,7 +453,7 @@ fn parse_endpoint(text: &str) -> Result<(String, String), ClientError> {
 }
 
 /// The text as a shell takes it.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()

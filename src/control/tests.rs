@@ -3,6 +3,7 @@
 mod deny_first;
 mod other_hand;
 mod permissions;
+mod sessions;
 mod world;
 
 use std::sync::Arc;

@@ -29,5 +29,6 @@ mod mqtt_sessions;
 mod registering;
 mod resumption;
 mod sdk;
+mod sessions_api;
 mod silence;
 mod startup;

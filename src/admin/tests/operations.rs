@@ -1,4 +1,4 @@
-//! The thirteen operations over a real registry, store and audit log.
+//! The operations over a real registry, store and audit log.
 
 use super::*;
 use crate::audit::AuditLog;
@@ -264,7 +264,7 @@ fn refusals_have_the_codes_of_the_documentation() {
     let client = world.client();
     let missing = |action| refused(client.call(action, &[]));
     for action in Action::ALL {
-        if *action != Action::GetRegisterCode {
+        if ![Action::GetRegisterCode, Action::ListInstances].contains(action) {
             assert_eq!(missing(*action), "ParameterFieldCheckFailed", "{action:?}");
         }
     }
