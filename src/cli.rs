@@ -4,10 +4,12 @@ pub mod audit;
 pub mod ca;
 pub mod client;
 pub mod device;
+pub mod instance;
 mod lookup;
 pub mod pki;
 mod proof;
 pub mod serve;
+pub mod session;
 mod show;
 
 use std::process::ExitCode;
@@ -55,6 +57,22 @@ enum Command {
         connection: client::ConnectionArgs,
         #[command(subcommand)]
         command: device::DeviceCommand,
+    },
+    /// Look at the sessions of clients, and end their connections.
+    #[command(after_help = client::EXIT_CODES)]
+    Session {
+        #[command(flatten)]
+        connection: client::ConnectionArgs,
+        #[command(subcommand)]
+        command: session::SessionCommand,
+    },
+    /// Look at the instances of the broker.
+    #[command(after_help = client::EXIT_CODES)]
+    Instance {
+        #[command(flatten)]
+        connection: client::ConnectionArgs,
+        #[command(subcommand)]
+        command: instance::InstanceCommand,
     },
 }
 
@@ -125,6 +143,20 @@ impl Cli {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Device {
+                connection,
+                command,
+            } => {
+                command.run(&connection.open()?)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Session {
+                connection,
+                command,
+            } => {
+                command.run(&connection.open()?)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Instance {
                 connection,
                 command,
             } => {

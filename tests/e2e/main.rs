@@ -30,5 +30,6 @@ mod registering;
 mod resumption;
 mod sdk;
 mod sessions_api;
+mod sessions_cli;
 mod silence;
 mod startup;
