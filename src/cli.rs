@@ -4,6 +4,7 @@ pub mod audit;
 pub mod ca;
 pub mod client;
 pub mod device;
+pub mod generate;
 pub mod instance;
 mod lookup;
 pub mod pki;
@@ -74,6 +75,10 @@ enum Command {
         #[command(subcommand)]
         command: instance::InstanceCommand,
     },
+    /// Print what makes a shell complete the commands.
+    Completion(generate::CompletionArgs),
+    /// Print the manual page, or write the pages of all commands to a directory.
+    Man(generate::ManArgs),
 }
 
 /// Why a command did not succeed.
@@ -163,6 +168,8 @@ impl Cli {
                 command.run(&connection.open()?)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Completion(arguments) => Ok(generate::completion(&arguments)),
+            Command::Man(arguments) => generate::man(&arguments),
         }
     }
 }

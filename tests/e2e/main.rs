@@ -22,6 +22,7 @@ mod documents;
 mod durability;
 mod expiry;
 mod gate;
+mod generated;
 mod http;
 mod in_flight;
 mod mqtt_basics;
