@@ -142,6 +142,7 @@ impl App {
                 Broker::start(instance.mqtt.clone(), hooks(&control, commands.clone())).await?;
             let entrance = broker.entrance(instance.id.clone(), acceptor);
             let (address, clients) = listeners::open(&mut listening, instance, entrance)?;
+            control.serve_sessions(&instance.id, broker.operations());
             instances.push(Serving {
                 id: instance.id.clone(),
                 address,

@@ -4,11 +4,14 @@ pub mod audit;
 pub mod ca;
 pub mod client;
 pub mod device;
+pub mod generate;
+pub mod instance;
 pub mod key;
 mod lookup;
 pub mod pki;
 mod proof;
 pub mod serve;
+pub mod session;
 mod show;
 mod transport;
 
@@ -66,6 +69,26 @@ enum Command {
         #[command(subcommand)]
         command: key::KeyCommand,
     },
+    /// Look at the sessions of clients, and end their connections.
+    #[command(after_help = client::EXIT_CODES)]
+    Session {
+        #[command(flatten)]
+        connection: client::ConnectionArgs,
+        #[command(subcommand)]
+        command: session::SessionCommand,
+    },
+    /// Look at the instances of the broker.
+    #[command(after_help = client::EXIT_CODES)]
+    Instance {
+        #[command(flatten)]
+        connection: client::ConnectionArgs,
+        #[command(subcommand)]
+        command: instance::InstanceCommand,
+    },
+    /// Print what makes a shell complete the commands.
+    Completion(generate::CompletionArgs),
+    /// Print the manual page, or write the pages of all commands to a directory.
+    Man(generate::ManArgs),
 }
 
 /// Why a command did not succeed.
@@ -148,6 +171,22 @@ impl Cli {
                 command.run(&connection.open()?)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Session {
+                connection,
+                command,
+            } => {
+                command.run(&connection.open()?)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Instance {
+                connection,
+                command,
+            } => {
+                command.run(&connection.open()?)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Completion(arguments) => Ok(generate::completion(&arguments)),
+            Command::Man(arguments) => generate::man(&arguments),
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod keys;
 mod ledger;
 pub mod policy;
 pub mod seal;
+pub mod sessions;
 pub mod start;
 mod view;
 mod watch;
@@ -23,7 +24,7 @@ mod watch;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Mutex, mpsc};
@@ -47,6 +48,7 @@ pub use self::grant::{Grant, Need};
 use self::keys::KeySettings;
 use self::ledger::Ledger;
 use self::seal::EncryptionKey;
+use self::sessions::Sessions;
 pub use self::view::{
     CaView, Caller, Changed, DeviceView, Door, Effective, Page, PageRequest, Principal,
 };
@@ -154,9 +156,12 @@ pub(crate) struct Instance {
     account: AccountId,
     /// Its name in policies: `acs:mq:REGION:ACCOUNT:INSTANCE`.
     resource: String,
+    region: String,
     on_inactivate: OnInactivate,
     registry: Arc<Registry>,
     peers: Arc<LivePeers>,
+    /// Set when its broker is there.
+    sessions: OnceLock<Arc<dyn Sessions>>,
 }
 
 type Answer<T> = Result<T, ControlError>;

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod registry;
 pub mod retained;
 pub mod session;
+mod sessions;
 pub mod settings;
 pub mod shard;
 pub mod shared;

@@ -1,4 +1,4 @@
-//! The operations there are, by the names that the vendor gave them.
+//! The operations there are, by the names that the vendor gave them; `ListSessions` is ours.
 
 use crate::control::Door;
 
@@ -55,6 +55,16 @@ actions! {
     UpdateAccessKey;
     /// Delete an access key; on the host only.
     DeleteAccessKey;
+    /// End the connection of a client.
+    CloseConnection;
+    /// Ask whether a client is connected.
+    QuerySessionByClientId;
+    /// Ask it of several clients.
+    BatchQuerySessionByClientIds;
+    /// List the sessions.
+    ListSessions;
+    /// List the instances.
+    ListInstances;
 }
 
 impl Action {
@@ -75,6 +85,10 @@ impl Action {
             | Self::ListDeviceCertificate
             | Self::ListDeviceCertificateByCaSn
             | Self::GetDeviceCertificate
+            | Self::QuerySessionByClientId
+            | Self::BatchQuerySessionByClientIds
+            | Self::ListSessions
+            | Self::ListInstances
             | Self::ListAccessKeys => true,
             Self::RegisterCaCertificate
             | Self::ActiveCaCertificate
@@ -83,6 +97,7 @@ impl Action {
             | Self::ActiveDeviceCertificate
             | Self::InactivateDeviceCertificate
             | Self::DeleteDeviceCertificate
+            | Self::CloseConnection
             | Self::CreateAccessKey
             | Self::UpdateAccessKey
             | Self::DeleteAccessKey => false,
@@ -103,6 +118,34 @@ impl Action {
             _ => true,
         }
     }
+
+    /// The parameter that names the instance, if the operation is about one.
+    pub const fn instance_parameter(self) -> Option<&'static str> {
+        match self {
+            Self::GetRegisterCode
+            | Self::RegisterCaCertificate
+            | Self::GetCaCertificate
+            | Self::ListCaCertificate
+            | Self::ActiveCaCertificate
+            | Self::InactivateCaCertificate
+            | Self::DeleteCaCertificate
+            | Self::ListDeviceCertificate
+            | Self::ListDeviceCertificateByCaSn
+            | Self::GetDeviceCertificate
+            | Self::ActiveDeviceCertificate
+            | Self::InactivateDeviceCertificate
+            | Self::DeleteDeviceCertificate
+            | Self::ListSessions => Some("MqttInstanceId"),
+            Self::CloseConnection
+            | Self::QuerySessionByClientId
+            | Self::BatchQuerySessionByClientIds => Some("InstanceId"),
+            Self::CreateAccessKey
+            | Self::ListAccessKeys
+            | Self::UpdateAccessKey
+            | Self::DeleteAccessKey
+            | Self::ListInstances => None,
+        }
+    }
 }
 
 /// The version of the API that the operations belong to.
@@ -115,8 +158,6 @@ pub fn is_unsupported(name: &str) -> bool {
         "AddCustomAuthIdentity",
         "AddCustomAuthPermission",
         "ApplyToken",
-        "BatchQuerySessionByClientIds",
-        "CloseConnection",
         "CreateGroupId",
         "DeleteCustomAuthConnectBlack",
         "DeleteCustomAuthIdentity",
@@ -127,7 +168,6 @@ pub fn is_unsupported(name: &str) -> bool {
         "GetDeviceCredential",
         "ListDeviceCredentialClientId",
         "ListGroupId",
-        "ListInstances",
         "ListTagResources",
         "QueryCustomAuthConnectBlack",
         "QueryCustomAuthIdentity",
@@ -136,7 +176,6 @@ pub fn is_unsupported(name: &str) -> bool {
         "QueryMqttTraceMessageOfClient",
         "QueryMqttTraceMessagePublish",
         "QueryMqttTraceMessageSubscribe",
-        "QuerySessionByClientId",
         "QueryToken",
         "RefreshDeviceCredential",
         "RegisterDeviceCredential",
@@ -152,19 +191,27 @@ pub fn is_unsupported(name: &str) -> bool {
     NAMES.binary_search(&name).is_ok()
 }
 
+/// What there is in place of an operation of the vendor's that this program has not.
+pub fn in_place_of(name: &str) -> Option<&'static str> {
+    (name == "SetSniConfig").then_some(
+        "It names certificates of the vendor's certificate service. Server certificates and the names they serve are set in the configuration file here: tls_certificate and tls_key of the [[instance]].",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_find_their_operations() {
-        assert_eq!(Action::ALL.len(), 17);
+        assert_eq!(Action::ALL.len(), 22);
         for action in Action::ALL {
             assert_eq!(Action::find(action.name()), Some(*action));
             assert!(!is_unsupported(action.name()));
         }
         assert_eq!(Action::find("inactivatecacertificate"), None);
-        assert!(is_unsupported("CloseConnection"));
+        assert!(is_unsupported("SetSniConfig") && in_place_of("SetSniConfig").is_some());
+        assert!(is_unsupported("SendMessage") && in_place_of("SendMessage").is_none());
         assert!(is_unsupported("AddCustomAuthConnectBlack"));
         assert!(is_unsupported("UpdateCustomAuthPermission"));
     }

@@ -143,6 +143,18 @@ impl Code {
                 Self::MqttOwnerCheckError,
                 Some(Action::InactivateCaCertificate | Action::ActiveCaCertificate),
             ) => 403,
+            // Their pages have 400 for whatever the caller may not do with the instance.
+            (
+                StatusProfile::Documented,
+                Self::PermissionCheckFailed
+                | Self::MqttOwnerCheckError
+                | Self::MqttInstanceNotFound,
+                Some(
+                    Action::CloseConnection
+                    | Action::QuerySessionByClientId
+                    | Action::BatchQuerySessionByClientIds,
+                ),
+            ) => 400,
             (StatusProfile::Documented, _, _) => documented,
         }
     }
@@ -321,6 +333,14 @@ mod tests {
                 ActiveDeviceCertificate,
                 400,
             ),
+            (Code::PermissionCheckFailed, CloseConnection, 400),
+            (Code::MqttOwnerCheckError, QuerySessionByClientId, 400),
+            (
+                Code::MqttInstanceNotFound,
+                BatchQuerySessionByClientIds,
+                400,
+            ),
+            (Code::PermissionCheckFailed, GetCaCertificate, 403),
         ] {
             assert_eq!(code.status(documented, Some(action)), status, "{code:?}");
         }

@@ -1,5 +1,7 @@
 //! The operations: parameters in, a call of [`Control`], an answer out. No transport.
 
+mod sessions;
+
 use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
@@ -50,15 +52,17 @@ pub async fn execute(
     action: Action,
     params: &Params,
 ) -> Outcome {
-    let instance = || required(params, "MqttInstanceId");
+    let instance = match action.instance_parameter() {
+        Some(name) => required(params, name)?,
+        None => "",
+    };
     let sn = || required(params, "Sn");
     let device = || Ok::<_, ApiError>((required(params, "CaSn")?, required(params, "DeviceSn")?));
     Ok(match action {
         Action::GetRegisterCode => {
-            types::register_code(&control.register_code(caller, instance()?).await?)
+            types::register_code(&control.register_code(caller, instance).await?)
         }
         Action::RegisterCaCertificate => {
-            let instance = instance()?;
             let name = required(params, "CaName")?;
             let ca = pem(required(params, "CaContent")?);
             let sn = match (caller.door, params.get("VerificationContent")) {
@@ -76,62 +80,63 @@ pub async fn execute(
             };
             types::registered_ca(&sn)
         }
-        Action::GetCaCertificate => {
-            types::one_ca(control.get_ca(caller, instance()?, sn()?).await?)
-        }
+        Action::GetCaCertificate => types::one_ca(control.get_ca(caller, instance, sn()?).await?),
         Action::ListCaCertificate => {
             let page = page(params)?;
-            types::cas(control.list_cas(caller, instance()?, page).await?, page)
+            types::cas(control.list_cas(caller, instance, page).await?, page)
         }
         Action::ActiveCaCertificate => {
-            let changed = control.set_ca_status(caller, instance()?, sn()?, Status::Active);
+            let changed = control.set_ca_status(caller, instance, sn()?, Status::Active);
             types::changed_ca(&changed.await?)
         }
         Action::InactivateCaCertificate => {
-            let changed = control.set_ca_status(caller, instance()?, sn()?, Status::Inactive);
+            let changed = control.set_ca_status(caller, instance, sn()?, Status::Inactive);
             types::changed_ca(&changed.await?)
         }
         Action::DeleteCaCertificate => {
-            types::changed_ca(&control.delete_ca(caller, instance()?, sn()?).await?)
+            types::changed_ca(&control.delete_ca(caller, instance, sn()?).await?)
         }
         Action::ListDeviceCertificate => {
             let page = page(params)?;
-            let devices = control
-                .list_devices(caller, instance()?, None, page)
-                .await?;
+            let devices = control.list_devices(caller, instance, None, page).await?;
             types::devices(devices, page)
         }
         Action::ListDeviceCertificateByCaSn => {
             let ca = Some(required(params, "CaSn")?);
             let page = page(params)?;
-            let devices = control.list_devices(caller, instance()?, ca, page).await?;
+            let devices = control.list_devices(caller, instance, ca, page).await?;
             types::devices(devices, page)
         }
         Action::GetDeviceCertificate => {
             let (ca, device) = device()?;
-            types::one_device(control.get_device(caller, instance()?, ca, device).await?)
+            types::one_device(control.get_device(caller, instance, ca, device).await?)
         }
         Action::ActiveDeviceCertificate => {
             let (ca, device) = device()?;
-            let changed =
-                control.set_device_status(caller, instance()?, ca, device, Status::Active);
+            let changed = control.set_device_status(caller, instance, ca, device, Status::Active);
             types::changed_device(&changed.await?)
         }
         Action::InactivateDeviceCertificate => {
             let (ca, device) = device()?;
-            let changed =
-                control.set_device_status(caller, instance()?, ca, device, Status::Inactive);
+            let changed = control.set_device_status(caller, instance, ca, device, Status::Inactive);
             types::changed_device(&changed.await?)
         }
         Action::DeleteDeviceCertificate => {
             let (ca, device) = device()?;
-            let changed = control.delete_device(caller, instance()?, ca, device);
+            let changed = control.delete_device(caller, instance, ca, device);
             types::changed_device(&changed.await?)
         }
         Action::CreateAccessKey => access_keys::create(control, caller, params).await?,
         Action::ListAccessKeys => access_keys::list(control, caller, params).await?,
         Action::UpdateAccessKey => access_keys::update(control, caller, params).await?,
         Action::DeleteAccessKey => access_keys::delete(control, caller, params).await?,
+        Action::CloseConnection => sessions::close(control, caller, instance, params).await?,
+        Action::QuerySessionByClientId => sessions::query(control, caller, instance, params)?,
+        Action::BatchQuerySessionByClientIds => {
+            sessions::query_batch(control, caller, instance, params)?
+        }
+        Action::ListSessions => sessions::list(control, caller, instance, params).await?,
+        Action::ListInstances => sessions::instances(control, caller, params)?,
     })
 }
 

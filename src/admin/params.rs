@@ -74,6 +74,11 @@ impl Params {
         self.0.get(name).map(String::as_str)
     }
 
+    /// The names, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// Take the parameter out.
     pub fn remove(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)

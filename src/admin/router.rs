@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use crate::admin::action;
+use crate::admin::action::{self, Action};
 use crate::admin::command::Owner;
 use crate::admin::errors::{ApiError, Code};
 use crate::admin::health::{self, Metrics, Ready};
@@ -234,14 +234,17 @@ impl Shared {
     /// A call over the local socket: nothing is signed, the kernel has proved the caller.
     async fn host_call(&self, call: &mut Call, user: &HostUser, mut params: Params) -> Outcome {
         let action = params.remove("Action").ok_or(Code::MissingAction)?;
-        if let (None, Some(only)) = (params.get("MqttInstanceId"), &self.api.only_instance) {
+        let parameter = Action::find(&action)
+            .and_then(Action::instance_parameter)
+            .unwrap_or("MqttInstanceId");
+        if let (None, Some(only)) = (params.get(parameter), &self.api.only_instance) {
             params
-                .insert("MqttInstanceId".to_owned(), only.to_string())
+                .insert(parameter.to_owned(), only.to_string())
                 .map_err(unreadable)?;
         }
         // What is bound to an account, such as a register code, belongs to the instance's owner.
         let owner = params
-            .get("MqttInstanceId")
+            .get(parameter)
             .and_then(|id| id.parse().ok())
             .and_then(|id| (self.api.owner)(&id));
         let account = match owner {

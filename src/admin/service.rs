@@ -116,7 +116,10 @@ impl Service {
         }
         let Some(action) = call.action else {
             return Err(match action::is_unsupported(action) {
-                true => Code::ApiNotSupport.into(),
+                true => ApiError {
+                    detail: action::in_place_of(action).map(str::to_owned),
+                    ..Code::ApiNotSupport.into()
+                },
                 false => ApiError::with_detail(
                     Code::ApiNotFound,
                     format!("The version of this API is {}.", action::VERSION),

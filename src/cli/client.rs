@@ -47,7 +47,7 @@ pub struct ConnectionArgs {
 }
 
 /// What scripts can go by.
-pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the broker; 2 wrong usage, key file or input; 3 the broker cannot be reached; 4 no such CA, device, key, client or instance.";
+pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the broker; 2 wrong usage, key file or input; 3 the broker cannot be reached; 4 no such CA, device, key, session or instance.";
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -225,7 +225,7 @@ impl ConnectionArgs {
             Some(path) => (Transport::Local(path), self.instance.clone()),
             None => {
                 let (remote, instance) = self.remote(around)?;
-                (Transport::Remote(Box::new(remote)), Some(instance))
+                (Transport::Remote(Box::new(remote)), instance)
             }
         };
         Ok(Connection {
@@ -245,13 +245,13 @@ impl ConnectionArgs {
         })
     }
 
-    fn remote(&self, around: &Surroundings) -> Result<(Remote, String), ClientError> {
+    fn remote(&self, around: &Surroundings) -> Result<(Remote, Option<String>), ClientError> {
         let path = self.key_file.as_deref().or(around.key_file.as_deref());
         let key = read_key(path)?;
         let path = path.unwrap_or(Path::new(DEFAULT_KEY_FILE));
-        let missing = |option: &str, field: &str| {
+        let missing = || {
             usage(format!(
-                "{} has no {field}; give it there or with {option}",
+                "{} has no Endpoint; give it there or with --endpoint",
                 path.display()
             ))
         };
@@ -260,12 +260,8 @@ impl ConnectionArgs {
             .clone()
             .or_else(|| around.endpoint.clone())
             .or(key.endpoint)
-            .ok_or_else(|| missing("--endpoint", "Endpoint"))?;
-        let instance = self
-            .instance
-            .clone()
-            .or(key.mqtt_instance_id)
-            .ok_or_else(|| missing("--instance", "MqttInstanceId"))?;
+            .ok_or_else(missing)?;
+        let instance = self.instance.clone().or(key.mqtt_instance_id);
         let secret = Secret::new(key.access_key_secret);
         let ca_file = self.ca_file.as_deref();
         let remote = Remote::new(&endpoint, key.access_key_id, secret, ca_file)?;
@@ -322,18 +318,36 @@ impl Connection {
         }
     }
 
-    /// The instance that calls are about, if it was named.
-    pub(super) fn instance(&self) -> Option<&str> {
+    /// The instance that calls are about, if it was named. Over a socket it need not be, if there
+    /// is but one.
+    pub(super) fn named_instance(&self) -> Option<&str> {
         self.instance.as_deref()
     }
 
-    /// Call one operation. `MqttInstanceId` is added where it is known.
+    /// The instance to name in a call.
+    ///
+    /// # Errors
+    /// If it has to be named and is not.
+    fn instance(&self) -> Result<Option<&str>, ClientError> {
+        match (&self.instance, self.proof()) {
+            (Some(instance), _) => Ok(Some(instance)),
+            (None, Proof::Host) => Ok(None),
+            (None, Proof::Key) => Err(usage(
+                "name the instance with --instance, or as MqttInstanceId in the key file; `portcullis instance list` shows them".to_owned(),
+            )),
+        }
+    }
+
+    /// Call one operation. The instance is added where it is known.
     ///
     /// # Errors
     /// If the broker refuses, or cannot be reached.
     pub fn call(&self, action: Action, fields: &[(&str, &str)]) -> Result<Value, ClientError> {
         let mut params = Params::default();
-        let instance = self.instance.as_deref().map(|it| ("MqttInstanceId", it));
+        let instance = match action.instance_parameter() {
+            Some(name) => self.instance()?.map(|instance| (name, instance)),
+            None => None,
+        };
         for (name, value) in fields.iter().copied().chain(instance) {
             params
                 .insert(name.to_owned(), value.to_owned())
@@ -346,7 +360,9 @@ impl Connection {
                 answer.status
             ))
         })?;
-        match body.get("Code").and_then(Value::as_str) {
+        // A code on a success is "200", where the vendor has one that is a text.
+        let code = body.get("Code").and_then(Value::as_str);
+        match code.filter(|code| *code != "200") {
             Some(code) => Err(self.refused(code, &body)),
             None if (200..300).contains(&answer.status) => Ok(body),
             None => Err(self
@@ -368,7 +384,7 @@ impl Connection {
                 ));
             }
             Some(Code::ParameterFieldCheckFailed)
-                if self.instance.is_none() && message.contains("MqttInstanceId is missing") =>
+                if self.instance.is_none() && message.contains("InstanceId is missing") =>
             {
                 return usage(
                     "the broker has several instances; say which with --instance".to_owned(),
@@ -422,7 +438,7 @@ pub(super) fn read_file(path: &Path) -> Result<String, ClientError> {
 }
 
 /// The text as a shell takes it.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()

@@ -107,6 +107,7 @@ fn create(connection: &Connection, arguments: &CreateArgs) -> Result<(), ClientE
     }
     let policy = arguments.policy.as_deref().map(read_file).transpose()?;
     let mut fields = Vec::new();
+    fields.extend(connection.named_instance().map(|it| ("MqttInstanceId", it)));
     fields.extend(arguments.account.as_deref().map(|it| ("Account", it)));
     fields.extend(arguments.comment.as_deref().map(|it| ("Comment", it)));
     fields.extend(policy.as_deref().map(|it| ("Policy", it)));
@@ -155,7 +156,7 @@ fn write_key_file(
 ) -> Result<(), ClientError> {
     let secret = Secret::new(field(key, "AccessKeySecret"));
     let mut file = json!({ "AccessKeyId": id, "AccessKeySecret": secret.reveal() });
-    if let (Some(instance), Some(fields)) = (connection.instance(), file.as_object_mut()) {
+    if let (Some(instance), Some(fields)) = (connection.named_instance(), file.as_object_mut()) {
         fields.insert("MqttInstanceId".to_owned(), json!(instance));
     }
     let text = Secret::new(format!("{file:#}\n"));

@@ -107,7 +107,11 @@ pub(super) fn data(mut answer: Value) -> Value {
     answer.get_mut("Data").map(Value::take).unwrap_or_default()
 }
 
-fn all_pages(
+/// Every entry of a listing.
+///
+/// # Errors
+/// If the broker refuses or cannot be reached.
+pub(super) fn all_pages(
     connection: &Connection,
     action: Action,
     list: &str,

@@ -60,6 +60,12 @@ pub(super) fn field(value: &Value, name: &str) -> String {
     printable(value.get(name).and_then(Value::as_str).unwrap_or_default())
 }
 
+/// The field as a number.
+pub(super) fn number(value: &Value, name: &str) -> String {
+    let number = value.get(name).and_then(Value::as_u64);
+    number.map_or_else(|| "?".to_owned(), |number| number.to_string())
+}
+
 /// `"1"` and `"0"` in words, and why an active CA admits nobody if it does not.
 pub(super) fn status(value: &Value) -> String {
     let off = field(value, "EffectiveStatus") == "0";

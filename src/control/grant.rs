@@ -7,7 +7,7 @@ use crate::control::policy::{Decision, Policy};
 
 /// What an operation needs, by the vendor's names of actions.
 ///
-/// Three are not named like their operation: that stands so in the vendor's documentation.
+/// Four are not named like their operation: that stands so in the vendor's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Need {
     /// A register code.
@@ -48,7 +48,7 @@ pub enum Need {
     ListInstances,
 }
 
-/// Needed besides the operation's own action, by all but one of them.
+/// Needed besides the operation's own action, by most of them.
 const INSTANCE_ACCESS: &str = "mq:MqttInstanceAccess";
 
 impl Need {
@@ -69,7 +69,7 @@ impl Need {
             Self::UnregisterDeviceCertificate => "mq:UnregisterDeviceCertificate",
             Self::DeleteDeviceCertificate => "mq:DeleteDeviceCertificate",
             Self::CloseConnection => "mq:CloseConnection",
-            Self::QuerySessionByClientId => "mq:QuerySessionByClientId",
+            Self::QuerySessionByClientId => INSTANCE_ACCESS,
             Self::BatchQuerySessionByClientIds => "mq:BatchQuerySessionByClientIds",
             Self::ListSessions => "mq:ListSessions",
             Self::ListInstances => "mq:ListInstances",
@@ -78,8 +78,27 @@ impl Need {
 
     /// All actions it needs.
     pub fn actions(self) -> impl Iterator<Item = &'static str> {
-        // The vendor's documentation names the second one for every operation but this.
-        let also = (self != Self::UnregisterDeviceCertificate).then_some(INSTANCE_ACCESS);
+        // The vendor's documentation names the second one for every operation but these.
+        let also = match self {
+            Self::UnregisterDeviceCertificate
+            | Self::CloseConnection
+            | Self::QuerySessionByClientId
+            | Self::BatchQuerySessionByClientIds
+            | Self::ListInstances => None,
+            Self::GetRegisterCode
+            | Self::RegisterCa
+            | Self::GetCaCertificate
+            | Self::ListCaCertificate
+            | Self::ActiveCaCertificate
+            | Self::UnregisterCaCertificate
+            | Self::DeleteCaCertificate
+            | Self::ListDeviceCertificate
+            | Self::ListDeviceCertificateByCaSn
+            | Self::GetDeviceCertificate
+            | Self::ActiveDeviceCertificate
+            | Self::DeleteDeviceCertificate
+            | Self::ListSessions => Some(INSTANCE_ACCESS),
+        };
         std::iter::once(self.action()).chain(also)
     }
 }
@@ -169,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn both_actions_are_needed_but_to_inactivate_a_device() {
+    fn both_actions_are_needed_where_the_documentation_names_both() {
         let narrow = Grant::Key(key(
             r#""mq:ListCaCertificate", "mq:UnregisterDeviceCertificate""#,
         ));
@@ -180,6 +199,14 @@ mod tests {
         assert_eq!(
             narrow.check(Need::UnregisterDeviceCertificate, RESOURCE),
             Ok(())
+        );
+        let access = Grant::Key(key(r#""mq:MqttInstanceAccess""#));
+        assert_eq!(access.check(Need::QuerySessionByClientId, RESOURCE), Ok(()));
+        let close = Grant::Key(key(r#""mq:CloseConnection""#));
+        assert_eq!(close.check(Need::CloseConnection, RESOURCE), Ok(()));
+        assert_eq!(
+            close.check(Need::BatchQuerySessionByClientIds, RESOURCE),
+            Err(Lacking::Action("mq:BatchQuerySessionByClientIds"))
         );
         let both = Grant::Key(key(r#""mq:ListCaCertificate", "mq:MqttInstanceAccess""#));
         assert_eq!(both.check(Need::ListCaCertificate, RESOURCE), Ok(()));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -253,9 +253,11 @@ fn build_instance(settings: InstanceSettings) -> Result<(InstanceId, Instance), 
         ),
         id: settings.id.clone(),
         account: settings.account,
+        region: settings.region,
         on_inactivate: settings.on_inactivate,
         registry: Arc::new(registry),
         peers: LivePeers::new(),
+        sessions: OnceLock::new(),
     };
     Ok((settings.id, instance))
 }

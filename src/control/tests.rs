@@ -4,6 +4,7 @@ mod deny_first;
 mod keys;
 mod other_hand;
 mod permissions;
+mod sessions;
 mod world;
 
 use std::sync::Arc;

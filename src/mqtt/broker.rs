@@ -8,9 +8,10 @@ use super::bus::{BusError, ShardLink};
 use super::hub::{Hooks, Hub};
 use super::listener::Entrance;
 use super::session::Due;
+use super::sessions::BrokerSessions;
 use super::settings::Settings;
-use super::shard::Kick;
 use crate::ca::id::InstanceId;
+use crate::control::sessions::{Closed, Sessions};
 use crate::tls::acceptor::GateAcceptor;
 
 /// A broker. Several can be in one process; they share nothing. Its tasks end when it is dropped.
@@ -77,17 +78,14 @@ impl Broker {
         })
     }
 
-    /// End the connection of this client id (MQTT 5: 0x98); its session stays. Whether there was
-    /// one.
-    pub fn close(&self, client_id: &str) -> bool {
-        let Some(cell) = self.hub.registry.get(client_id) else {
-            return false;
-        };
-        let connected = cell.session().is_connected();
-        if connected {
-            cell.kick(Kick::Administrative);
-        }
-        connected
+    /// End the connection of this client id (MQTT 5: 0x98); its session stays.
+    pub async fn close(&self, client_id: &str) -> Closed {
+        self.hub.registry.close(client_id).await
+    }
+
+    /// What the operations on sessions are carried out with.
+    pub fn operations(&self) -> Arc<dyn Sessions> {
+        Arc::new(BrokerSessions::of(&self.hub))
     }
 
     /// The parts, for tests that bring their own streams.

@@ -2,7 +2,7 @@
 //!
 //! One task for each connection. It reads only what it can process: while the bus makes it wait,
 //! or the client does not take its answers, nothing is read. What is to be sent is collected and
-//! written in one go. A cut is looked for before each packet, and interrupts every wait.
+//! written in one go. A cut or kick is looked for before each packet, and interrupts every wait.
 
 mod admission;
 mod end;
@@ -27,7 +27,7 @@ use super::identity::Peer;
 use super::metrics::{self, Ending};
 use super::session::Departure;
 use super::settings::{SessionOnCut, WillOnCut};
-use super::shard::{Cell, Kick};
+use super::shard::Cell;
 use super::wire::encode::Outgoing;
 use super::wire::{Decoder, QoS, Version, reason};
 
@@ -173,15 +173,15 @@ where
         let timer = tokio::time::sleep(keep_alive.map_or(write_timeout, |t| t.min(write_timeout)));
         tokio::pin!(timer);
         loop {
-            // Also while the client's packets have to wait: whose trust has ended gets no message.
-            if let Some(why) = peer.cut() {
-                return self.cut_off(why);
+            // Also while the client's packets have to wait: whoever has to go gets no message.
+            if let Some(end) = self.must_end(cell) {
+                return end;
             }
             match self.process(cell, &mut heard).await {
                 Ok(()) => {}
                 Err(end) => {
                     // Answers that come before the fault still go out.
-                    if !matches!(end.ending, Ending::Cut) {
+                    if !end.is_ordered() {
                         self.collect(cell, usize::MAX);
                     }
                     return end;
@@ -207,18 +207,7 @@ where
             }
             tokio::select! {
                 why = &mut cut => return self.cut_off(why),
-                why = &mut kicked => return match why {
-                    Kick::TakenOver => End::saying(
-                        Ending::TakenOver,
-                        reason::SESSION_TAKEN_OVER,
-                        "another connection took the session over",
-                    ),
-                    Kick::Administrative => End::saying(
-                        Ending::Administrative,
-                        reason::ADMINISTRATIVE_ACTION,
-                        "an administrator ended the connection",
-                    ),
-                },
+                why = &mut kicked => return End::kicked(why),
                 () = shutdown.cancelled() => return End::shutdown(),
                 result = published(&mut self.publishing), if publishing => {
                     if let Err(end) = self.finish_publish(cell, result) {
@@ -268,8 +257,8 @@ where
     async fn process(&mut self, cell: &Arc<Cell>, heard: &mut Instant) -> Result<(), End> {
         let mut waiting = cell.session().answers_waiting();
         while self.publishing.is_none() && waiting < MAX_ANSWERS {
-            if let Some(why) = self.peer.cut() {
-                return Err(self.cut_off(why));
+            if let Some(end) = self.must_end(cell) {
+                return Err(end);
             }
             let Some(packet) = self.decoder.next(&mut self.input)? else {
                 if self.input.is_empty() && self.input.capacity() > CHUNK_MAX {
@@ -298,6 +287,12 @@ where
         }
         metrics::dropped(metrics::Drop::Expired, sent.expired);
         metrics::dropped(metrics::Drop::TooLarge, sent.too_large);
+    }
+
+    /// Why the connection must end before it does anything more: looked at before each packet.
+    fn must_end(&self, cell: &Cell) -> Option<End> {
+        let cut = self.peer.cut().map(|why| self.cut_off(why));
+        cut.or_else(|| cell.kicked().map(End::kicked))
     }
 
     fn cut_off(&self, why: crate::tls::live::Cut) -> End {

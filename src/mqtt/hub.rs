@@ -61,6 +61,8 @@ pub struct Hub {
     pub counters: metrics::PerMessage,
     /// Its tasks: wills and commands.
     pub tasks: TaskTracker,
+    /// Whose turn it is to walk through the sessions.
+    pub listing: Semaphore,
     bus: Bus,
     commands: Arc<Semaphore>,
     epoch: Instant,
@@ -91,6 +93,7 @@ impl Hub {
             hooks,
             counters: metrics::PerMessage::new(),
             tasks: TaskTracker::new(),
+            listing: Semaphore::new(1),
             bus,
             commands: Arc::new(Semaphore::new(limits.commands_at_once)),
             epoch: Instant::now(),

@@ -1,6 +1,8 @@
 //! Whose a connection is: the peer the gate let in, what it may be called, and what belongs to it.
 
 use std::future::Future;
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytestring::ByteString;
 
@@ -68,6 +70,36 @@ impl Owner {
     /// Whether it is an administrator of the broker.
     pub fn is_administrator(&self) -> bool {
         self.administrator
+    }
+}
+
+/// What an operator is shown of whoever has a session. Copied out of the peer, so that sessions
+/// that wait do not keep certificates.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Serial number of the registered CA that let it in.
+    pub ca_sn: CertSerial,
+    /// Serial number of its certificate.
+    pub serial: CertSerial,
+    /// Common name of its certificate.
+    pub common_name: Option<String>,
+    /// Where it connects from.
+    pub address: SocketAddr,
+    /// When CONNECT was accepted, Unix milliseconds.
+    pub since_ms: i64,
+}
+
+impl Client {
+    /// The client that this peer is.
+    pub fn of(peer: &VerifiedPeer, address: SocketAddr, now: SystemTime) -> Self {
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            ca_sn: peer.ca_sn().clone(),
+            serial: peer.serial().clone(),
+            common_name: peer.common_name().map(str::to_owned),
+            address,
+            since_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        }
     }
 }
 

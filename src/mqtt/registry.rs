@@ -1,6 +1,7 @@
 //! The sessions of a broker by client id: who gets which, when they end, what falls due.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -8,7 +9,7 @@ use bytestring::ByteString;
 use tokio::sync::Notify;
 
 use super::bus::{SessionKey, ShareId};
-use super::identity::Owner;
+use super::identity::{Client, Owner};
 use super::metrics;
 use super::session::message::SharedBudget;
 use super::session::subscriptions::Place;
@@ -18,11 +19,15 @@ use super::shard::{Cell, Kick, Shard};
 use super::shared::Presence;
 use super::topics::TopicName;
 use super::wire::{Connect, Will};
+use crate::control::sessions::Closed;
+
+/// In the order of the client ids, so that a page of a listing sorts nothing.
+type ByClient = BTreeMap<ByteString, Arc<Cell>>;
 
 /// The sessions.
 #[derive(Debug)]
 pub struct Registry {
-    by_client: Mutex<HashMap<ByteString, Arc<Cell>>>,
+    by_client: Mutex<ByClient>,
     shards: Vec<Arc<Shard>>,
     next_key: AtomicU64,
     limits: Arc<Limits>,
@@ -83,6 +88,15 @@ impl Registry {
         self.map().get(client_id).cloned()
     }
 
+    /// The next sessions in the order of their client ids, at most so many. The lock is held for
+    /// them only, so a walk over all of them is not one picture of one moment.
+    pub fn after(&self, client_id: Option<&ByteString>, most: usize) -> Vec<Arc<Cell>> {
+        let from = client_id.map_or(Bound::Unbounded, Bound::Excluded);
+        let map = self.map();
+        let next = map.range::<ByteString, _>((from, Bound::Unbounded));
+        next.take(most).map(|(_, cell)| Arc::clone(cell)).collect()
+    }
+
     /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.map().len()
@@ -102,25 +116,22 @@ impl Registry {
         &self,
         connect: &Connect,
         owner: &Owner,
+        client: &Client,
         will: Option<(TopicName, Will)>,
         expiry: u32,
     ) -> Result<Attached, AttachError> {
         let give_up = tokio::time::sleep(self.limits.takeover_timeout);
         tokio::pin!(give_up);
         loop {
-            let busy = match self.try_attach(connect, owner, &will, expiry)? {
+            let busy = match self.try_attach(connect, owner, client, &will, expiry)? {
                 Ok(attached) => return Ok(attached),
                 Err(busy) => busy,
             };
-            let released = busy.released.notified();
-            tokio::pin!(released);
-            released.as_mut().enable();
-            if !busy.session().is_connected() {
+            if !busy.kick(Kick::TakenOver) {
                 continue;
             }
-            busy.kick(Kick::TakenOver);
             tokio::select! {
-                () = released => {}
+                () = busy.until_let_go() => {}
                 () = &mut give_up => return Err(AttachError::Busy),
             }
         }
@@ -131,6 +142,7 @@ impl Registry {
         &self,
         connect: &Connect,
         owner: &Owner,
+        client: &Client,
         will: &Option<(TopicName, Will)>,
         expiry: u32,
     ) -> Result<Result<Attached, Arc<Cell>>, AttachError> {
@@ -149,9 +161,9 @@ impl Registry {
             self.unschedule(cell, &session);
             if !connect.clean_start {
                 session.connect(connect, will.clone(), expiry);
+                cell.connected(&session, client);
                 let shares = shares(&session);
                 drop(session);
-                cell.unkick();
                 let cell = cell.clone();
                 self.presence(&cell, &shares, Presence::Online);
                 return Ok(Ok(Attached {
@@ -168,7 +180,7 @@ impl Registry {
         if map.len() >= self.limits.max_sessions {
             return Err(AttachError::Full);
         }
-        let Some(cell) = self.create(connect, owner, will.clone(), expiry) else {
+        let Some(cell) = self.create(connect, owner, client, will.clone(), expiry) else {
             return Err(AttachError::Full);
         };
         map.insert(cell.client_id.clone(), cell.clone());
@@ -189,6 +201,7 @@ impl Registry {
         &self,
         connect: &Connect,
         owner: &Owner,
+        client: &Client,
         will: Option<(TopicName, Will)>,
         expiry: u32,
     ) -> Option<Arc<Cell>> {
@@ -205,7 +218,8 @@ impl Registry {
             self.budget.clone(),
         );
         session.connect(connect, will, expiry);
-        Some(self.shards.get(shard)?.cell(session, owner.clone()))
+        let shard = self.shards.get(shard)?;
+        Some(shard.cell(session, owner.clone(), client.clone()))
     }
 
     /// The connection lets its session go. What is due at once is given back.
@@ -226,16 +240,19 @@ impl Registry {
         due
     }
 
-    /// End a session without connection, or have its connection end first.
-    /// Whether there was one.
-    pub fn kick(&self, client_id: &str) -> bool {
-        let found = self.get(client_id);
-        if let Some(cell) = &found
-            && cell.session().is_connected()
-        {
-            cell.kick(Kick::Administrative);
+    /// End the connection of this client id, and wait until it has let its session go: it
+    /// processes nothing more then, whether or not the client still takes what it is sent.
+    pub async fn close(&self, client_id: &str) -> Closed {
+        let Some(cell) = self.get(client_id) else {
+            return Closed::NotConnected;
+        };
+        if !cell.kick(Kick::Administrative) {
+            return Closed::NotConnected;
         }
-        found.is_some()
+        match tokio::time::timeout(self.limits.takeover_timeout, cell.until_let_go()).await {
+            Ok(()) => Closed::Ended,
+            Err(_) => Closed::Told,
+        }
     }
 
     /// What has fallen due, and when to ask again.
@@ -268,13 +285,7 @@ impl Registry {
 
     /// After a session lost its connection or something fell due: take it out, or note when the
     /// next thing falls due.
-    fn settle(
-        &self,
-        map: &mut HashMap<ByteString, Arc<Cell>>,
-        cell: &Arc<Cell>,
-        session: &Session,
-        due: &Due,
-    ) {
+    fn settle(&self, map: &mut ByClient, cell: &Arc<Cell>, session: &Session, due: &Due) {
         if due.ended {
             if map
                 .get(&cell.client_id)
@@ -311,7 +322,7 @@ impl Registry {
         }
     }
 
-    fn map(&self) -> MutexGuard<'_, HashMap<ByteString, Arc<Cell>>> {
+    fn map(&self) -> MutexGuard<'_, ByClient> {
         lock(&self.by_client)
     }
 }

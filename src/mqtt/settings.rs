@@ -27,7 +27,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// How long a client may take nothing while there is something to send. Default 30 s.
     pub write_timeout: Duration,
-    /// How long CONNECT waits for the previous connection of the session to end. Default 10 s.
+    /// How long CONNECT, or an operator who closes a connection, waits for the previous connection
+    /// of the session to end. Default 10 s.
     pub takeover_timeout: Duration,
     /// How long connections may take to end at shutdown. Default 10 s.
     pub shutdown_grace: Duration,

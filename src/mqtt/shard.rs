@@ -3,7 +3,7 @@
 //! Locks are taken in the order registry, table, session, and never across an await.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytestring::ByteString;
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::bus::{Bus, BusError, Delivery, FilterId, SessionKey, ShareId};
 use super::frame::Frame;
-use super::identity::Owner;
+use super::identity::{Client, Owner};
 use super::metrics;
 use super::session::Session;
 use super::session::subscriptions::Place;
@@ -29,10 +29,11 @@ pub struct Cell {
     pub client_id: ByteString,
     /// Whom it belongs to.
     pub owner: Owner,
+    client: Mutex<Client>,
     session: Mutex<Session>,
     woken: AtomicBool,
     wake: Notify,
-    kick: Mutex<Option<Kick>>,
+    kick: AtomicU8,
     kicked: Notify,
     /// Notified when the connection has let the session go.
     pub released: Notify,
@@ -40,11 +41,12 @@ pub struct Cell {
 
 /// Why a connection has to let its session go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Kick {
     /// Another connection takes the session over.
-    TakenOver,
+    TakenOver = 1,
     /// An administrator ends the connection.
-    Administrative,
+    Administrative = 2,
 }
 
 impl Cell {
@@ -70,24 +72,61 @@ impl Cell {
         self.woken.store(false, Ordering::Release);
     }
 
-    /// Tell the connection to let go.
-    pub fn kick(&self, why: Kick) {
-        lock(&self.kick).get_or_insert(why);
-        self.kicked.notify_one();
+    /// Note that another connection has the session now, which is locked meanwhile. A kick that
+    /// was for an earlier one is forgotten.
+    pub fn connected(&self, _locked: &MutexGuard<'_, Session>, client: &Client) {
+        *lock(&self.client) = client.clone();
+        self.kick.store(0, Ordering::Release);
     }
 
-    /// Forget a kick that was for an earlier connection.
-    pub fn unkick(&self) {
-        *lock(&self.kick) = None;
+    /// Whose connection has the session, or had it last.
+    pub fn client(&self) -> MutexGuard<'_, Client> {
+        lock(&self.client)
+    }
+
+    /// Tell the connection to let go. Whether there is one: under the session's lock, so that a
+    /// kick reaches the connection that has the session now, and no other.
+    pub fn kick(&self, why: Kick) -> bool {
+        let session = self.session();
+        if !session.is_connected() {
+            return false;
+        }
+        let _ = self
+            .kick
+            .compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire);
+        drop(session);
+        self.kicked.notify_one();
+        true
+    }
+
+    /// Why the connection has to let go, if it has. One atomic read.
+    pub fn kicked(&self) -> Option<Kick> {
+        let code = self.kick.load(Ordering::Acquire);
+        [Kick::TakenOver, Kick::Administrative]
+            .into_iter()
+            .find(|kick| *kick as u8 == code)
     }
 
     /// Wait for a kick. Cancel safe.
     pub async fn until_kicked(&self) -> Kick {
         loop {
-            if let Some(why) = *lock(&self.kick) {
+            if let Some(why) = self.kicked() {
                 return why;
             }
             self.kicked.notified().await;
+        }
+    }
+
+    /// Wait until the connection that was told to let go has done so.
+    pub async fn until_let_go(&self) {
+        loop {
+            let released = self.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            if !self.session().is_connected() || self.kicked().is_none() {
+                return;
+            }
+            released.await;
         }
     }
 }
@@ -125,16 +164,17 @@ impl Shard {
     }
 
     /// A cell for a session of this shard.
-    pub fn cell(&self, session: Session, owner: Owner) -> Arc<Cell> {
+    pub fn cell(&self, session: Session, owner: Owner, client: Client) -> Arc<Cell> {
         Arc::new(Cell {
             key: session.key(),
             shard: self.index,
             client_id: session.client_id().clone(),
             owner,
+            client: Mutex::new(client),
             session: Mutex::new(session),
             woken: AtomicBool::new(false),
             wake: Notify::new(),
-            kick: Mutex::new(None),
+            kick: AtomicU8::new(0),
             kicked: Notify::new(),
             released: Notify::new(),
         })

@@ -299,6 +299,10 @@ fn unknown_and_unsupported_operations_are_told_apart() {
         let answer = server.raw(server.signed(action, "").as_bytes());
         assert_eq!(answer.code(), (404, text(code)), "{action}");
     }
+    let answer = server.raw(server.signed("SetSniConfig", "").as_bytes());
+    assert_eq!(answer.code(), (404, text(Code::ApiNotSupport)));
+    let message = answer.json()["Message"].to_string();
+    assert!(message.contains("configuration file"), "{message}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The thirteen operations over a real registry, store and audit log.
+//! The operations over a real registry, store and audit log.
 
 use super::*;
 use crate::audit::AuditLog;
@@ -269,7 +269,7 @@ fn refusals_have_the_codes_of_the_documentation() {
     let missing = |action| refused(client.call(action, &[]));
     for action in Action::ALL {
         let code = match action.is_open_to(Door::Http) {
-            true if *action == Action::GetRegisterCode => continue,
+            true if [Action::GetRegisterCode, Action::ListInstances].contains(action) => continue,
             true => "ParameterFieldCheckFailed",
             false => "InvalidApi.NotFound",
         };

@@ -10,7 +10,7 @@ use crate::control::policy::Policy;
 use crate::control::{Caller, ControlError, Door, Grant, Need, PageRequest};
 use crate::testing::TestCa;
 
-fn with_policy(actions: &[&str], resource: &str) -> Caller {
+pub(super) fn with_policy(actions: &[&str], resource: &str) -> Caller {
     let actions = serde_json::json!(actions);
     let text = format!(
         r#"{{"Version": "1", "Statement": {{"Effect": "Allow", "Action": {actions}, "Resource": "{resource}"}}}}"#

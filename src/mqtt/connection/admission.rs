@@ -1,14 +1,14 @@
 //! CONNECT: who may have which session, on which terms.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytestring::ByteString;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::Connection;
 use crate::mqtt::access::Publishing;
-use crate::mqtt::identity::{Owner, Peer, choose_client_id, may_use};
+use crate::mqtt::identity::{Client, Owner, Peer, choose_client_id, may_use};
 use crate::mqtt::metrics::Ending;
 use crate::mqtt::registry::AttachError;
 use crate::mqtt::shard::Cell;
@@ -108,10 +108,11 @@ where
             None => None,
             Some(will) => Some(self.check_will(&owner, will)?),
         };
+        let client = Client::of(peer, self.remote, SystemTime::now());
         let expiry = connect.session_expiry.min(hub.limits.max_session_expiry);
         let attached = hub
             .registry
-            .attach(connect, &owner, will, expiry)
+            .attach(connect, &owner, &client, will, expiry)
             .await
             .map_err(|error| match error {
                 AttachError::NotOwner => (

@@ -2,6 +2,7 @@
 
 use crate::mqtt::metrics::Ending;
 use crate::mqtt::session::{Departure, Fault};
+use crate::mqtt::shard::Kick;
 use crate::mqtt::wire::{WireError, reason};
 
 /// Why a connection ends, and what is said about it.
@@ -32,6 +33,29 @@ impl End {
 
     pub(super) fn lost() -> Self {
         Self::silent(Ending::ConnectionLost, Departure::Lost)
+    }
+
+    pub(super) fn kicked(why: Kick) -> Self {
+        match why {
+            Kick::TakenOver => Self::saying(
+                Ending::TakenOver,
+                reason::SESSION_TAKEN_OVER,
+                "another connection took the session over",
+            ),
+            Kick::Administrative => Self::saying(
+                Ending::Administrative,
+                reason::ADMINISTRATIVE_ACTION,
+                "an administrator ended the connection",
+            ),
+        }
+    }
+
+    /// Whether somebody else ended it: nothing but the farewell is sent then.
+    pub(super) fn is_ordered(&self) -> bool {
+        matches!(
+            self.ending,
+            Ending::Cut | Ending::TakenOver | Ending::Administrative
+        )
     }
 
     pub(super) fn shutdown() -> Self {

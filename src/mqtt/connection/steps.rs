@@ -157,7 +157,7 @@ where
         for (index, filter) in wanted.filters.into_iter().enumerate() {
             if index % FILTERS_AT_A_TIME == FILTERS_AT_A_TIME - 1 {
                 tokio::task::yield_now().await;
-                if self.peer.cut().is_some() {
+                if self.must_end(cell).is_some() {
                     return;
                 }
             }
@@ -189,7 +189,7 @@ where
                     full |= taken.dropped > 0;
                 }
             }
-            if full || self.peer.cut().is_some() {
+            if full || self.must_end(cell).is_some() {
                 return;
             }
             tokio::task::yield_now().await;

@@ -4,6 +4,7 @@ mod control;
 mod gate;
 mod harness;
 mod messages;
+mod operations;
 mod rules;
 mod sessions;
 mod v3;

@@ -40,7 +40,9 @@ impl<'a> Sdk<'a> {
             .iter()
             .map(|(operation, arguments)| {
                 let mut arguments = arguments.clone();
-                arguments["mqtt_instance_id"] = json!(INSTANCE);
+                if let Some(name) = instance_parameter(operation) {
+                    arguments[name] = json!(INSTANCE);
+                }
                 json!({"operation": operation, "arguments": arguments})
             })
             .collect();
@@ -89,5 +91,16 @@ impl<'a> Sdk<'a> {
         let answer = self.calls(&[(operation, arguments)]).remove(0);
         assert!(answer["error"].is_object(), "{operation}: {answer}");
         answer["error"].clone()
+    }
+}
+
+/// What the operation calls the instance.
+fn instance_parameter(operation: &str) -> Option<&'static str> {
+    match operation {
+        "ListInstances" => None,
+        "CloseConnection" | "QuerySessionByClientId" | "BatchQuerySessionByClientIds" => {
+            Some("instance_id")
+        }
+        _ => Some("mqtt_instance_id"),
     }
 }

@@ -302,13 +302,3 @@ async fn a_client_without_an_id_is_given_one() {
     let id = ack.assigned_client_id.unwrap();
     assert!(world.broker.session(&id).unwrap().connected);
 }
-
-#[tokio::test]
-async fn an_administrator_can_close_a_connection() {
-    let world = World::start().await;
-    let mut client = world.simple5("c").await;
-    assert!(world.broker.close("c"));
-    assert_eq!(client.farewell().await, 0x98);
-    world.until_away("c").await;
-    assert!(!world.broker.close("c"));
-}
