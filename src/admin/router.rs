@@ -167,12 +167,17 @@ impl Shared {
             headers: &head.headers,
             body: &body,
         };
-        let signed = self.api.authenticator.check(&incoming, self.now_ms()?)?;
+        let proved = self.api.authenticator.check(&incoming, self.now_ms()?)?;
+        let signed = proved.signed();
         let span = tracing::Span::current();
         span.record("access_key.id", tracing::field::display(&signed.key.id));
         if let Some(action) = action::Action::find(&signed.action) {
             span.record("action", action.name());
         }
+        let account = &signed.key.account;
+        let service = &self.api.service;
+        let counted = service.count(call, account, &signed.action, &signed.version)?;
+        let signed = self.api.authenticator.use_up(proved).await?;
         let caller = Caller {
             principal: Principal::AccessKey(signed.key.id.clone()),
             account: signed.key.account.clone(),
@@ -181,9 +186,8 @@ impl Shared {
             request_id: call.request_id,
         };
         let params = query.merge(form).map_err(unreadable)?;
-        self.api
-            .service
-            .run(call, caller, &signed.action, &signed.version, params)
+        service
+            .run(call, counted, caller, &signed.action, params)
             .await
     }
 

@@ -28,6 +28,8 @@ use super::router::{Api, RequestLimits};
 use super::server::{AdminServer, ConnectionLimits};
 use super::service::{Service, ServiceSettings};
 use super::signature::authenticator::Authenticator;
+use super::signature::replay::tests::TestKeeper;
+use super::signature::replay::{KeepNonces, ReplayGuard};
 use super::signature::{self, v3};
 use crate::cli::client::{Connection, ConnectionArgs};
 use crate::config::SignatureV1;
@@ -44,6 +46,7 @@ struct Setup {
     limits: RequestLimits,
     connections: ConnectionLimits,
     tls: Option<Arc<rustls::ServerConfig>>,
+    keeper: Arc<TestKeeper>,
 }
 
 struct Server {
@@ -65,9 +68,10 @@ impl Server {
         let keys: AccessKeys = [key("operator", "owner"), key("stranger", "other")]
             .into_iter()
             .collect();
+        let replays = ReplayGuard::new(Arc::clone(&setup.keeper) as Arc<dyn KeepNonces>, 0, []);
         let api = Api {
             service: Arc::new(Service::new(operations, setup.settings)),
-            authenticator: Authenticator::new(Arc::new(keys), SignatureV1::Accept),
+            authenticator: Authenticator::new(Arc::new(keys), SignatureV1::Accept, replays),
             ready: Arc::new(|| Err("no store".to_owned())),
             metrics: Arc::new(|| "portcullis_up 1\n".to_owned()),
             clock: Arc::new(SystemTime::now),

@@ -6,12 +6,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
 use super::gate::{self, GateError};
+use super::replay::Keeper;
 use crate::admin::access_key::{AccessKey, AccessKeys, KeyState};
 use crate::admin::command::Commands;
 use crate::admin::router::Api;
 use crate::admin::server::AdminServer;
 use crate::admin::service::Service;
 use crate::admin::signature::authenticator::Authenticator;
+use crate::admin::signature::replay::ReplayGuard;
 use crate::config;
 use crate::control::{Clock, Control};
 
@@ -35,6 +37,7 @@ pub(super) fn server(
     control: &Control,
     metrics: Option<PrometheusHandle>,
     clock: Clock,
+    (keeper, replays): (Arc<Keeper>, ReplayGuard),
 ) -> Result<AdminServer, GateError> {
     let keys: AccessKeys = config
         .access_keys
@@ -55,10 +58,15 @@ pub(super) fn server(
     let control = control.clone();
     let api = Api {
         service,
-        authenticator: Authenticator::new(Arc::new(keys), config.signature_v1),
-        ready: Arc::new(move || match control.is_ready() {
-            true => Ok(()),
-            false => Err("changes of trust are not durable, or the broker is ending".to_owned()),
+        authenticator: Authenticator::new(Arc::new(keys), config.signature_v1, replays),
+        ready: Arc::new(move || {
+            if !control.is_ready() {
+                Err("changes of trust are not durable, or the broker is ending".to_owned())
+            } else if keeper.is_failing() {
+                Err("used nonces are not durable: the admin API may only read and deny".to_owned())
+            } else {
+                Ok(())
+            }
         }),
         metrics: Arc::new(move || {
             metrics

@@ -27,6 +27,7 @@ mod in_flight;
 mod mqtt_basics;
 mod mqtt_sessions;
 mod registering;
+mod replay;
 mod resumption;
 mod sdk;
 mod silence;
