@@ -2,6 +2,8 @@
 
 pub mod authenticator;
 pub mod nonce;
+#[cfg(test)]
+mod properties;
 pub mod replay;
 pub mod v1;
 pub mod v3;
