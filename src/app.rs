@@ -7,6 +7,7 @@ mod development;
 mod gate;
 mod listeners;
 pub mod private_file;
+mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use crate::mqtt::control_channel::CommandHandler;
 use crate::mqtt::hub::Hooks;
 use crate::mqtt::listener;
 use crate::store::Store;
+use crate::store::replay::Missing;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry;
 use banner::{Banner, Reached};
@@ -87,6 +89,9 @@ pub enum StartError {
     /// The registry's database cannot be opened.
     #[error("the registry cannot be opened: {0}")]
     Store(#[from] crate::store::StoreError),
+    /// The record of used nonces cannot be opened.
+    #[error("the record of requests cannot be opened: {0}")]
+    Replay(#[source] crate::store::StoreError),
     /// The audit log cannot be opened.
     #[error(transparent)]
     Audit(#[from] crate::audit::AuditError),
@@ -125,9 +130,14 @@ impl App {
         let mut listening = listeners::bind_all(&config).await?;
         let metrics = telemetry::metrics::install();
         let mut dev_pki = development::prepare(&mut config).await?;
-        let (control, registry) = open_control(&config).await?;
+        let (control, head) = open_control(&config).await?;
+        let missing = match head {
+            0 => Missing::New,
+            _ => Missing::Lost,
+        };
+        let replays = replay::open(&config.data_dir, missing).await?;
         if let (Some(pki), Some(instance)) = (&mut dev_pki, config.instances.first()) {
-            development::register(&control, instance, pki, registry).await?;
+            development::register(&control, instance, pki, Registry::at(head)).await?;
         }
 
         let service = admin::service(&config.admin, &control);
@@ -164,12 +174,15 @@ impl App {
         let banner = banner(&config, &instances, &endpoint, dev_pki.as_ref());
         let admin = admin::server(
             &config.admin,
-            admin_listener,
+            admin::Doors {
+                network: admin_listener,
+                local,
+            },
             service,
-            local,
             &control,
             metrics.clone(),
             Arc::new(SystemTime::now),
+            replays,
         )?;
         Ok(Self {
             banner,
@@ -287,17 +300,19 @@ fn local_address(
     })
 }
 
-/// Open what is kept, and read it into the gate's registries.
-async fn open_control(config: &Config) -> Result<(Control, Registry), StartError> {
+/// Open what is kept, and read it into the gate's registries; gives the number of the last commit
+/// as well.
+async fn open_control(config: &Config) -> Result<(Control, u64), StartError> {
     let database = config.data_dir.join(DATABASE);
     let audit_path = config.audit_path.clone();
     let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
         let store = SqliteStore::open(&database)?;
-        let audit = AuditLog::open(&audit_path, now_ms())?;
+        // A clock before 1970 makes every certificate invalid, which is the safe side.
+        let audit = AuditLog::open(&audit_path, now_ms().unwrap_or(i64::MAX))?;
         Ok((store, audit))
     });
     let (store, audit) = opened.await.map_err(|_| StartError::Interrupted)??;
-    let registry = Registry::at(store.head().await?);
+    let head = store.head().await?;
     let mut instances = Vec::new();
     for instance in &config.instances {
         let admin_ca = config.admin.control_channel.as_ref();
@@ -320,7 +335,7 @@ async fn open_control(config: &Config) -> Result<(Control, Registry), StartError
         clock: Arc::new(SystemTime::now),
     })
     .await?;
-    Ok((control, registry))
+    Ok((control, head))
 }
 
 fn banner(config: &Config, instances: &[Serving], admin: &str, dev_pki: Option<&DevPki>) -> String {
@@ -344,13 +359,12 @@ fn banner(config: &Config, instances: &[Serving], admin: &str, dev_pki: Option<&
     .render()
 }
 
-fn now_ms() -> i64 {
-    // A clock before 1970 makes every certificate invalid, which is the safe side.
+/// `None` if the clock is before 1970.
+fn now_ms() -> Option<i64> {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .ok()
         .and_then(|since| i64::try_from(since.as_millis()).ok())
-        .unwrap_or(i64::MAX)
 }
 
 /// The registry's database in the data directory.

@@ -4,6 +4,7 @@
 
 pub(crate) mod files;
 mod migrations;
+pub mod replay;
 pub mod sqlite;
 
 use std::future::Future;

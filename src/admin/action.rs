@@ -148,6 +148,46 @@ impl Action {
     }
 }
 
+/// What becomes of a call if it cannot be proved that it is not a repeated one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenUnproved {
+    /// It may let somebody in, or undo a denial.
+    Refuse,
+    /// It denies or reads: a full disk must keep nobody from that.
+    CarryOut,
+}
+
+impl Action {
+    /// What becomes of a call that cannot be proved to be new.
+    pub const fn when_unproved(self) -> WhenUnproved {
+        match self {
+            Self::GetRegisterCode
+            | Self::RegisterCaCertificate
+            | Self::ActiveCaCertificate
+            | Self::DeleteCaCertificate
+            | Self::ActiveDeviceCertificate
+            | Self::DeleteDeviceCertificate
+            // Not for the network at all.
+            | Self::CreateAccessKey
+            | Self::UpdateAccessKey
+            | Self::DeleteAccessKey => WhenUnproved::Refuse,
+            Self::InactivateCaCertificate
+            | Self::CloseConnection
+            | Self::QuerySessionByClientId
+            | Self::BatchQuerySessionByClientIds
+            | Self::ListSessions
+            | Self::ListInstances
+            | Self::ListAccessKeys
+            | Self::InactivateDeviceCertificate
+            | Self::GetCaCertificate
+            | Self::ListCaCertificate
+            | Self::ListDeviceCertificate
+            | Self::ListDeviceCertificateByCaSn
+            | Self::GetDeviceCertificate => WhenUnproved::CarryOut,
+        }
+    }
+}
+
 /// The version of the API that the operations belong to.
 pub const VERSION: &str = "2020-04-20";
 

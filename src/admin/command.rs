@@ -88,6 +88,9 @@ impl Commands {
         let account = (self.owner)(peer.instance())
             .filter(|_| peer.purpose() == Purpose::Admin)
             .ok_or(Code::PermissionCheckFailed)?;
+        let counted = self
+            .service
+            .count(call, &account, action, action::VERSION)?;
         let caller = Caller {
             principal: Principal::Certificate {
                 ca_sn: peer.ca_sn().clone(),
@@ -100,7 +103,7 @@ impl Commands {
             request_id: call.request_id,
         };
         self.service
-            .run(call, caller, action, action::VERSION, params)
+            .run(call, counted, caller, action, params)
             .await
     }
 }

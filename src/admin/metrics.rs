@@ -11,6 +11,7 @@ use crate::control::Door;
 const CALLS: &str = "portcullis_admin_calls_total";
 const SECONDS: &str = "portcullis_admin_call_seconds";
 const CONNECTIONS: &str = "portcullis_admin_connections_total";
+const UNPROVED: &str = "portcullis_admin_unproved_total";
 
 /// What became of a connection to the admin address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,30 @@ pub enum Connection {
     HandshakeFailed,
     /// It is served.
     Accepted,
+}
+
+/// Why it cannot be proved that a request is not a repeated one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unproved {
+    /// That it was used cannot be written to disk.
+    NotKept,
+    /// What was used in its time is not known any more.
+    Forgotten,
+}
+
+impl Unproved {
+    /// The reason as one word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotKept => "not_kept",
+            Self::Forgotten => "forgotten",
+        }
+    }
+}
+
+/// Count a request that cannot be proved to be new.
+pub(super) fn unproved(why: Unproved) {
+    counter!(UNPROVED, "reason" => why.as_str()).increment(1);
 }
 
 /// Count a call.

@@ -79,6 +79,13 @@ impl Params {
         self.0.keys().map(String::as_str)
     }
 
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Take the parameter out.
     pub fn remove(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)

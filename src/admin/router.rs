@@ -209,9 +209,14 @@ impl Shared {
             .working
             .try_acquire()
             .map_err(|_| ApiError::from(Code::ServiceUnavailable).retry_after(1000))?;
-        let signed = self.api.authenticator.check(incoming, self.now_ms()?)?;
+        let proved = self.api.authenticator.check(incoming, self.now_ms()?)?;
+        let signed = proved.signed();
         let span = tracing::Span::current();
         span.record("access_key.id", tracing::field::display(&signed.key.id));
+        let account = &signed.key.account;
+        let service = &self.api.service;
+        let counted = service.count(call, account, &signed.action, &signed.version)?;
+        let signed = self.api.authenticator.use_up(proved).await?;
         let caller = Caller {
             principal: Principal::AccessKey(signed.key.id.clone()),
             account: signed.key.account.clone(),
@@ -225,9 +230,8 @@ impl Shared {
             .clone()
             .merge(incoming.form.clone())
             .map_err(unreadable)?;
-        self.api
-            .service
-            .run(call, caller, &signed.action, &signed.version, params)
+        service
+            .run(call, counted, caller, &signed.action, params)
             .await
     }
 
@@ -261,10 +265,9 @@ impl Shared {
             address: None,
             request_id: call.request_id,
         };
-        self.api
-            .service
-            .run(call, caller, &action, action::VERSION, params)
-            .await
+        let service = &self.api.service;
+        let counted = service.count(call, &caller.account, &action, action::VERSION)?;
+        service.run(call, counted, caller, &action, params).await
     }
 
     fn check_head(&self, head: &Parts) -> Result<(), ApiError> {

@@ -12,7 +12,7 @@ use crate::admin::metrics;
 use crate::admin::operations::{Execute, Outcome};
 use crate::admin::params::Params;
 use crate::admin::rate_limit::RateLimit;
-use crate::ca::id::RequestId;
+use crate::ca::id::{AccountId, RequestId};
 use crate::control::{Caller, Door};
 
 /// How calls are answered.
@@ -45,6 +45,10 @@ pub struct Service {
     limit: RateLimit,
     settings: ServiceSettings,
 }
+
+/// Shows that a call was counted against the rate of its account.
+#[derive(Debug)]
+pub struct Counted(());
 
 /// A complete answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,28 +96,42 @@ impl Service {
         }
     }
 
+    /// Note what is called, and count the call before anything else is done for it.
+    ///
+    /// # Errors
+    /// If the account calls too often.
+    pub fn count(
+        &self,
+        call: &mut Call,
+        account: &AccountId,
+        action: &str,
+        version: &str,
+    ) -> Result<Counted, ApiError> {
+        call.action = Action::find(action)
+            .filter(|it| version == action::VERSION && it.is_open_to(call.door));
+        if let Some(action) = call.action {
+            tracing::Span::current().record("action", action.name());
+        }
+        match call.door {
+            Door::Http | Door::Mqtt => self.limit.check(account)?,
+            // Nobody else's calls keep an operator on the host from acting.
+            Door::Host | Door::System => {}
+        }
+        Ok(Counted(()))
+    }
+
     /// Carry out the call of an authenticated caller. It goes on if the caller goes away.
     ///
     /// # Errors
     /// If it is refused or fails; also if the code that carries it out panics.
     pub async fn run(
         &self,
-        call: &mut Call,
+        call: &Call,
+        Counted(()): Counted,
         caller: Caller,
         action: &str,
-        version: &str,
         params: Params,
     ) -> Outcome {
-        call.action = Action::find(action)
-            .filter(|it| version == action::VERSION && it.is_open_to(caller.door));
-        match caller.door {
-            Door::Http | Door::Mqtt => self.limit.check(&caller.account)?,
-            // Nobody else's calls keep an operator on the host from acting.
-            Door::Host | Door::System => {}
-        }
-        if let Some(action) = call.action {
-            tracing::Span::current().record("action", action.name());
-        }
         let Some(action) = call.action else {
             return Err(match action::is_unsupported(action) {
                 true => ApiError {

@@ -2,6 +2,9 @@
 
 pub mod authenticator;
 pub mod nonce;
+#[cfg(test)]
+mod properties;
+pub mod replay;
 pub mod v1;
 pub mod v3;
 
@@ -12,6 +15,10 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 use crate::admin::errors::{ApiError, Code};
 use crate::admin::params::Params;
 use crate::config::secret::Secret;
+
+/// How far a client's clock may be off, in milliseconds, and how long a request can be replayed
+/// at most but for the nonce.
+const MAX_SKEW_MS: i64 = 15 * 60 * 1000;
 
 /// A request as it arrived, as far as signatures look at it.
 #[derive(Debug)]

@@ -27,6 +27,8 @@ use super::router::{Api, RequestLimits};
 use super::server::{AdminServer, ConnectionLimits};
 use super::service::{Service, ServiceSettings};
 use super::signature::authenticator::Authenticator;
+use super::signature::replay::tests::TestKeeper;
+use super::signature::replay::{KeepNonces, ReplayGuard};
 use super::signature::{self, v3};
 use crate::ca::lifecycle::Status;
 use crate::cli::client::{Connection, ConnectionArgs};
@@ -46,6 +48,7 @@ struct Setup {
     limits: RequestLimits,
     connections: ConnectionLimits,
     tls: Option<Arc<rustls::ServerConfig>>,
+    keeper: Arc<TestKeeper>,
 }
 
 struct Server {
@@ -69,9 +72,10 @@ impl Server {
         let keys: AccessKeys = [key("operator", "owner"), key("stranger", "other")]
             .into_iter()
             .collect();
+        let replays = ReplayGuard::new(Arc::clone(&setup.keeper) as Arc<dyn KeepNonces>, 0, []);
         let api = Api {
             service: Arc::new(Service::new(operations, setup.settings)),
-            authenticator: Authenticator::new(Arc::new(keys), SignatureV1::Accept),
+            authenticator: Authenticator::new(Arc::new(keys), SignatureV1::Accept, replays),
             owner: Arc::new(|_| None),
             only_instance: None,
             ready: Arc::new(|| Err("no store".to_owned())),

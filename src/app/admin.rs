@@ -6,12 +6,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
 use super::gate::{self, GateError};
+use super::replay::Keeper;
 use crate::admin::command::{Commands, Owner};
 use crate::admin::local::LocalListener;
 use crate::admin::router::Api;
 use crate::admin::server::AdminServer;
 use crate::admin::service::Service;
 use crate::admin::signature::authenticator::Authenticator;
+use crate::admin::signature::replay::ReplayGuard;
 use crate::ca::lifecycle::Status;
 use crate::config;
 use crate::control::access_key::{AccessKey, KeyOrigin};
@@ -51,15 +53,22 @@ pub(super) fn keys(config: &config::Admin) -> KeySettings {
     }
 }
 
+/// Where the admin API listens.
+pub(super) struct Doors {
+    pub(super) network: TcpListener,
+    /// For administrators on the host.
+    pub(super) local: Option<LocalListener>,
+}
+
 /// The HTTP door.
 pub(super) fn server(
     config: &config::Admin,
-    listener: TcpListener,
+    doors: Doors,
     service: Arc<Service>,
-    local: Option<LocalListener>,
     control: &Control,
     metrics: Option<PrometheusHandle>,
     clock: Clock,
+    (keeper, replays): (Arc<Keeper>, ReplayGuard),
 ) -> Result<AdminServer, GateError> {
     let tls = match &config.transport {
         config::AdminTransport::Plain => None,
@@ -70,12 +79,17 @@ pub(super) fn server(
     let control = control.clone();
     let api = Api {
         service,
-        authenticator: Authenticator::new(control.access_keys(), config.signature_v1),
+        authenticator: Authenticator::new(control.access_keys(), config.signature_v1, replays),
         owner: owner(&control),
         only_instance: control.only_instance(),
-        ready: Arc::new(move || match control.is_ready() {
-            true => Ok(()),
-            false => Err("changes of trust are not durable, or the broker is ending".to_owned()),
+        ready: Arc::new(move || {
+            if !control.is_ready() {
+                Err("changes of trust are not durable, or the broker is ending".to_owned())
+            } else if keeper.is_failing() {
+                Err("used nonces are not durable: the admin API may only read and deny".to_owned())
+            } else {
+                Ok(())
+            }
         }),
         metrics: Arc::new(move || {
             metrics
@@ -87,9 +101,9 @@ pub(super) fn server(
         limits: config.requests.clone(),
     };
     Ok(AdminServer::new(
-        listener,
+        doors.network,
         tls,
-        local,
+        doors.local,
         api,
         config.connections.clone(),
     ))

@@ -148,13 +148,13 @@ impl Store for SqliteStore {
 
 /// A thread and the way to ask it; dropping it lets the thread finish what waits, and waits for
 /// that.
-struct Worker<T> {
+pub(super) struct Worker<T> {
     requests: Option<mpsc::Sender<T>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl<T: Send + 'static> Worker<T> {
-    fn start(
+    pub(super) fn start(
         name: &str,
         run: impl FnOnce(mpsc::Receiver<T>) + Send + 'static,
     ) -> Result<Self, StoreError> {
@@ -171,7 +171,7 @@ impl<T: Send + 'static> Worker<T> {
         })
     }
 
-    fn ask(&self, request: T) -> Result<(), StoreError> {
+    pub(super) fn ask(&self, request: T) -> Result<(), StoreError> {
         let requests = self.requests.as_ref().ok_or(StoreError::Closed)?;
         requests.send(request).map_err(|_| StoreError::Closed)
     }

@@ -46,6 +46,7 @@ families! {
     describe_counter "portcullis_admin_calls_total" "Calls of the admin API by door, operation and result code.";
     describe_histogram "portcullis_admin_call_seconds" "Time from the request to the answer of admin calls.";
     describe_counter "portcullis_admin_connections_total" "Connections to the admin address by what became of them.";
+    describe_counter "portcullis_admin_unproved_total" "Signed requests that could not be proved to be no repeated ones, by reason: their nonce could not be written to disk, or what was used in their time is not known any more.";
     describe_gauge "portcullis_mqtt_connections" "MQTT connections now.";
     describe_counter "portcullis_mqtt_connections_ended_total" "MQTT connections that ended, by reason.";
     describe_counter "portcullis_mqtt_connections_over_limit_total" "Connections that were closed at once because there are too many.";

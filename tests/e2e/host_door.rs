@@ -148,10 +148,10 @@ import os, socket, sys
 os.setgid(65534); os.setuid(65534)
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
-s.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
 try:
+    s.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
     print(s.recv(10))
-except ConnectionResetError:
+except (BrokenPipeError, ConnectionResetError):
     print(b"")
 "#;
     let mut command = Command::new("python3");

@@ -30,6 +30,7 @@ mod instances;
 mod mqtt_basics;
 mod mqtt_sessions;
 mod registering;
+mod replay;
 mod resumption;
 mod sdk;
 mod server_names;

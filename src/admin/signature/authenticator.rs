@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::nonce::{NonceCache, Seen};
-use super::{Claim, Incoming, header, v1, v3};
+use super::replay::{ReplayGuard, Request};
+use super::{Claim, Incoming, MAX_SKEW_MS, header, v1, v3};
 use crate::admin::errors::{ApiError, Code};
 use crate::ca::lifecycle::Status;
 use crate::config::SignatureV1;
@@ -14,10 +14,27 @@ use crate::control::access_key::{AccessKey, AccessKeys};
 #[derive(Debug)]
 pub struct Authenticator {
     keys: Arc<AccessKeys>,
-    nonces: NonceCache,
+    replays: ReplayGuard,
     v1: SignatureV1,
     /// Signs in place of keys that do not exist, so that they take as long.
     nobody: Secret,
+}
+
+/// A request whose signer is proved, and which has not been used up yet: it may be carried out
+/// once [`Authenticator::use_up`] has given it back as [`Signed`].
+#[derive(Debug)]
+pub struct Proved {
+    signed: Signed,
+    nonce: String,
+    signed_at_ms: i64,
+    now_ms: i64,
+}
+
+impl Proved {
+    /// What is signed, for the rate limit and the log.
+    pub fn signed(&self) -> &Signed {
+        &self.signed
+    }
 }
 
 /// A request whose signer is proved.
@@ -31,31 +48,24 @@ pub struct Signed {
     pub version: String,
 }
 
-/// How far a client's clock may be off, in milliseconds, and how long a request can be replayed
-/// at most but for the nonce.
-const MAX_SKEW_MS: i64 = 15 * 60 * 1000;
-
-/// 30 minutes at the default of 500 calls a second.
-const MOST_NONCES: usize = 1_000_000;
-
 const MAX_NONCE_LENGTH: usize = 256;
 
 impl Authenticator {
-    /// Check against these keys.
-    pub fn new(keys: Arc<AccessKeys>, v1: SignatureV1) -> Self {
+    /// Check against these keys, and let each request through once.
+    pub fn new(keys: Arc<AccessKeys>, v1: SignatureV1, replays: ReplayGuard) -> Self {
         Self {
             keys,
-            nonces: NonceCache::new(MOST_NONCES),
+            replays,
             v1,
             nobody: Secret::new("0123456789abcdefghijklmnopqrst".to_owned()),
         }
     }
 
-    /// Prove who signed the request, and that it is fresh: it is good once.
+    /// Prove who signed the request, and that it is fresh and not known to be a repeated one.
     ///
     /// # Errors
     /// What is wrong with the signature.
-    pub fn check(&self, request: &Incoming<'_>, now_ms: i64) -> Result<Signed, ApiError> {
+    pub fn check(&self, request: &Incoming<'_>, now_ms: i64) -> Result<Proved, ApiError> {
         let claim = self.claim(request)?;
         if now_ms.abs_diff(claim.signed_at_ms) > MAX_SKEW_MS.unsigned_abs() {
             return Err(Code::TimeStampExpired.into());
@@ -67,16 +77,35 @@ impl Authenticator {
             ));
         }
         let key = self.verify(&claim)?;
-        let expires_ms = claim.signed_at_ms.saturating_add(MAX_SKEW_MS);
-        match self.nonces.mark(&key.id, &claim.nonce, now_ms, expires_ms) {
-            Seen::First => Ok(Signed {
+        self.replays.refuse_known(&key.id, &claim.nonce)?;
+        Ok(Proved {
+            signed: Signed {
                 key,
                 action: claim.action,
                 version: claim.version,
-            }),
-            Seen::Again => Err(Code::SignatureNonceUsed.into()),
-            Seen::Full => Err(ApiError::from(Code::ThrottlingUser).retry_after(60_000)),
-        }
+            },
+            nonce: claim.nonce,
+            signed_at_ms: claim.signed_at_ms,
+            now_ms,
+        })
+    }
+
+    /// Use the request up: it is good once, and that is on disk when this returns `Ok`, or the
+    /// request allows nothing. Comes after the rate limit, so that a flood costs no flush to disk.
+    ///
+    /// # Errors
+    /// As [`ReplayGuard`] says.
+    pub async fn use_up(&self, proved: Proved) -> Result<Signed, ApiError> {
+        self.replays
+            .use_up(Request {
+                key: &proved.signed.key.id,
+                nonce: &proved.nonce,
+                now_ms: proved.now_ms,
+                signed_at_ms: proved.signed_at_ms,
+                action: &proved.signed.action,
+            })
+            .await?;
+        Ok(proved.signed)
     }
 
     fn claim(&self, request: &Incoming<'_>) -> Result<Claim, ApiError> {
@@ -123,6 +152,7 @@ impl Authenticator {
 mod tests {
     use super::*;
     use crate::admin::params::Params;
+    use crate::admin::signature::replay::tests::TestKeeper;
     use crate::admin::signature::{Method, format_date};
     use crate::control::access_key::KeyOrigin;
     use crate::control::grant::KeyGrant;
@@ -142,7 +172,8 @@ mod tests {
             origin: KeyOrigin::Configuration,
         };
         let keys = [key("on", Status::Active), key("off", Status::Inactive)];
-        Authenticator::new(Arc::new(keys.into_iter().collect()), v1)
+        let replays = ReplayGuard::new(Arc::new(TestKeeper::default()), 0, []);
+        Authenticator::new(Arc::new(keys.into_iter().collect()), v1, replays)
     }
 
     fn legacy(key: &str, secret: &str, at_ms: i64, nonce: &str) -> Params {
@@ -167,7 +198,11 @@ mod tests {
             headers: &HeaderMap::new(),
             body: b"",
         };
-        with.check(&request, now_ms).map(|signed| signed.action)
+        let proved = with.check(&request, now_ms)?;
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.build().unwrap();
+        let signed = runtime.block_on(with.use_up(proved))?;
+        Ok(signed.action)
     }
 
     #[test]
@@ -193,6 +228,26 @@ mod tests {
         assert_eq!(code(&next, NOW), Err(Code::SignatureNonceUsed));
         let next = legacy("on", "secret", NOW - MAX_SKEW_MS, "n2");
         assert_eq!(code(&next, NOW), Ok("GetRegisterCode".to_owned()));
+    }
+
+    #[test]
+    fn request_is_not_used_up_by_being_checked() {
+        let with = authenticator(SignatureV1::Accept);
+        let query = legacy("on", "secret", NOW, "n");
+        let request = Incoming {
+            method: "GET",
+            path: "/",
+            query: &query,
+            form: &Params::default(),
+            headers: &HeaderMap::new(),
+            body: b"",
+        };
+        for _ in 0..3 {
+            assert!(with.check(&request, NOW).is_ok());
+        }
+        assert!(check(&with, &query, NOW).is_ok());
+        let again = with.check(&request, NOW).unwrap_err();
+        assert_eq!(again.code, Code::SignatureNonceUsed);
     }
 
     #[test]

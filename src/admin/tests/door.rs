@@ -230,6 +230,77 @@ fn account_over_its_rate_is_told_when_to_come_again() {
 }
 
 #[test]
+fn call_over_the_rate_uses_nothing_up_and_costs_no_flush() {
+    let keeper = Arc::new(TestKeeper::default());
+    let server = Server::echo(Setup {
+        settings: per_second(1),
+        keeper: Arc::clone(&keeper),
+        ..Setup::default()
+    });
+    let mut carried_out = 0;
+    let throttled = loop {
+        let request = server.signed("GetCaCertificate", "Sn=1");
+        match server.raw(request.as_bytes()).status {
+            200 => carried_out += 1,
+            _ => break request,
+        }
+    };
+    assert_eq!(keeper.kept.lock().unwrap().len(), carried_out);
+    // A client may send the same once more: it was not carried out.
+    while server.raw(throttled.as_bytes()).status == 429 {}
+    assert_eq!(keeper.kept.lock().unwrap().len(), carried_out + 1);
+    let again = server.raw(throttled.as_bytes());
+    assert_eq!(again.code(), (400, text(Code::SignatureNonceUsed)));
+}
+
+#[test]
+fn repeated_requests_do_not_use_up_the_rate_of_the_account() {
+    let server = Server::echo(Setup {
+        settings: per_second(2),
+        ..Setup::default()
+    });
+    // Whoever recorded one could keep the account from calling otherwise.
+    let recorded = server.signed("GetCaCertificate", "Sn=1");
+    assert_eq!(server.raw(recorded.as_bytes()).status, 200);
+    for _ in 0..20 {
+        let answer = server.raw(recorded.as_bytes());
+        assert_eq!(answer.code(), (400, text(Code::SignatureNonceUsed)));
+    }
+    let fresh = server.signed("GetCaCertificate", "Sn=1");
+    assert_eq!(server.raw(fresh.as_bytes()).status, 200);
+}
+
+#[test]
+fn failing_disk_keeps_nobody_from_denying_and_reading() {
+    let keeper = Arc::new(TestKeeper::default());
+    keeper
+        .broken
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let server = Server::echo(Setup {
+        keeper,
+        ..Setup::default()
+    });
+    for (action, status) in [
+        ("InactivateCaCertificate", 200),
+        ("InactivateDeviceCertificate", 200),
+        ("ListCaCertificate", 200),
+        ("ActiveCaCertificate", 503),
+        ("RegisterCaCertificate", 503),
+        ("DeleteCaCertificate", 503),
+    ] {
+        let request = server.signed(action, "Sn=1");
+        let answer = server.raw(request.as_bytes());
+        assert_eq!(answer.status, status, "{action}: {answer:?}");
+        if status == 503 {
+            assert_eq!(answer.code(), (503, text(Code::ServiceUnavailable)));
+            assert!(answer.body.contains("cannot be written to disk"));
+        }
+        let again = server.raw(request.as_bytes());
+        assert_eq!(again.code(), (400, text(Code::SignatureNonceUsed)));
+    }
+}
+
+#[test]
 fn too_much_at_once_is_refused_and_health_still_answers() {
     let limits = RequestLimits {
         concurrent: 0,

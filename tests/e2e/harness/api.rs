@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::{digest, hmac};
+use base64::Engine;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -132,7 +133,8 @@ impl Api {
         self.send(&self.request(action, &all))
     }
 
-    fn sign(&self, request: &Request) -> String {
+    /// The octets that are sent, to be recorded and sent again.
+    pub fn sign(&self, request: &Request) -> String {
         let mut pairs: Vec<_> = request
             .params
             .iter()
@@ -167,6 +169,36 @@ impl Api {
             "POST /?{query}{tampered} HTTP/1.1\r\n{sent}authorization: ACS3-HMAC-SHA256 Credential={},SignedHeaders={names},Signature={}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
             self.key_id,
             hex::encode(signature)
+        )
+    }
+
+    /// The same with the signature of the older SDKs (V1), everything in the query.
+    pub fn sign_v1(&self, request: &Request) -> String {
+        let own = [
+            ("Action", request.action.as_str()),
+            ("Version", "2020-04-20"),
+            ("AccessKeyId", &self.key_id),
+            ("Timestamp", &request.date),
+            ("SignatureNonce", &request.nonce),
+            ("SignatureMethod", "HMAC-SHA1"),
+            ("SignatureVersion", "1.0"),
+            ("Format", "JSON"),
+        ];
+        let own = own.map(|(k, v)| (k.to_owned(), encode(v)));
+        let params = request.params.iter().map(|(k, v)| (encode(k), encode(v)));
+        let mut pairs: Vec<_> = own.into_iter().chain(params).collect();
+        pairs.sort();
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let query = pairs.join("&");
+        let text = format!("GET&%2F&{}", encode(&query));
+        let secret = format!("{}&", request.secret);
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
+        let signature =
+            base64::engine::general_purpose::STANDARD.encode(hmac::sign(&key, text.as_bytes()));
+        format!(
+            "GET /?{query}&Signature={} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+            encode(&signature),
+            self.address
         )
     }
 

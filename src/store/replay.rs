@@ -1,0 +1,152 @@
+//! The nonces that were used, kept so that a request cannot be repeated after a restart.
+//!
+//! They are no records of the registry: they come with every call and are worthless half an hour
+//! later. So they have a file of their own, and it may fail without taking the registry along.
+//! What is in it when it cannot be read is given up, and [`Loaded::forgotten`] says so.
+
+mod file;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use self::writer::{Request, Writer};
+use super::StoreError;
+use super::sqlite::Worker;
+use crate::ca::id::AccessKeyId;
+
+/// A used nonce as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NonceRecord {
+    /// The access key that signed with it.
+    pub key: AccessKeyId,
+    /// What tells it apart from others of the key.
+    pub hash: u128,
+    /// The last minute, since 1970, in which it must be there.
+    pub minute: i64,
+}
+
+/// What was kept before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// All that is there, expired ones too.
+    pub nonces: Vec<NonceRecord>,
+    /// What had to be there until a minute before this one may be missing.
+    pub forgotten: i64,
+}
+
+/// What it means that the file is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// It was lost.
+    Lost,
+    /// There was none yet.
+    New,
+}
+
+/// Whether a nonce is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// Not yet; it is tried again every second.
+    NotYet,
+    /// It is.
+    Yes,
+}
+
+/// The used nonces in a file of their own, and the thread that writes it. Those that wait together
+/// share one flush. Dropping it finishes what waits, if the disk lets it.
+pub struct ReplayStore {
+    writer: Worker<Request>,
+    health: Arc<Health>,
+}
+
+/// How long a call waits for the disk. Whoever wants to deny something does not wait for a disk
+/// that hangs.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl ReplayStore {
+    /// Open the file at `path`, or create it with mode 0600, and read what is in it. A file that
+    /// cannot be read is moved aside, to the same name with `.damaged` after it, and a new one is
+    /// begun.
+    ///
+    /// `lost_before` is what [`Loaded::forgotten`] is when the file was lost; `None` if the clock
+    /// does not tell. The caller holds the lock of the data directory
+    /// ([`SqliteStore`](super::sqlite::SqliteStore)).
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] if another program uses the file, if others may read it, or if it
+    /// can be neither opened nor moved aside.
+    pub fn open(
+        path: &Path,
+        missing: Missing,
+        lost_before: Option<i64>,
+    ) -> Result<(Self, Loaded), StoreError> {
+        let (connection, loaded) = file::open(path, missing, lost_before)?;
+        let health = Arc::new(Health::default());
+        let writer = Writer::new(path, connection, loaded.forgotten, Arc::clone(&health))?;
+        let writer = Worker::start("replay-writer", move |requests| writer.run(&requests))?;
+        Ok((Self { writer, health }, loaded))
+    }
+
+    /// Keep the nonce, and drop those whose last minute is before `forgotten`. It is tried until
+    /// it is done, also if the future is dropped once it was polled.
+    pub async fn keep(&self, nonce: NonceRecord, forgotten: i64) -> Durable {
+        let waits = !self.health.is_failing();
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Keep {
+            nonce,
+            forgotten,
+            answer,
+        };
+        if self.writer.ask(request).is_err() {
+            self.health.failed(&StoreError::Closed);
+            return Durable::NotYet;
+        }
+        if !waits {
+            return Durable::NotYet;
+        }
+        match tokio::time::timeout(PATIENCE, answered).await {
+            Ok(answer) => answer.unwrap_or(Durable::NotYet),
+            Err(_) => {
+                self.health.failed(&"the disk does not answer");
+                Durable::NotYet
+            }
+        }
+    }
+
+    /// Whether something waits for a disk that fails.
+    pub fn is_failing(&self) -> bool {
+        self.health.is_failing()
+    }
+}
+
+/// Whether the disk takes what it is given. Each change is logged once.
+#[derive(Debug, Default)]
+struct Health(AtomicBool);
+
+impl Health {
+    fn is_failing(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn failed(&self, why: &dyn std::fmt::Display) {
+        if !self.0.swap(true, Ordering::AcqRel) {
+            tracing::error!(
+                reason = %why,
+                "used nonces cannot be written to disk; until they can, calls of the admin API may only read and deny"
+            );
+        }
+    }
+
+    fn healed(&self) {
+        if self.0.swap(false, Ordering::AcqRel) {
+            tracing::info!("used nonces are on disk again");
+        }
+    }
+}
