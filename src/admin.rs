@@ -20,3 +20,4 @@ pub mod signature;
 #[cfg(test)]
 mod tests;
 pub mod types;
+mod worded;

@@ -181,6 +181,7 @@ impl Shared {
             request_id: call.request_id,
         };
         let params = query.merge(form).map_err(unreadable)?;
+        check_format(&params)?;
         self.api
             .service
             .run(call, caller, &signed.action, &signed.version, params)
@@ -244,6 +245,18 @@ fn form(headers: &HeaderMap, body: &[u8]) -> Result<Params, ApiError> {
     }
     let text = std::str::from_utf8(body).map_err(|_| unreadable(ParamsError::NotUtf8))?;
     Params::decode(text).map_err(unreadable)
+}
+
+/// The older clients say which format they want; answers are JSON and nothing else.
+fn check_format(params: &Params) -> Result<(), ApiError> {
+    match params.get("Format") {
+        None | Some("") => Ok(()),
+        Some(format) if format.eq_ignore_ascii_case("JSON") => Ok(()),
+        Some(_) => Err(ApiError::with_detail(
+            Code::InvalidParameterFormat,
+            "Format must be JSON.",
+        )),
+    }
 }
 
 const FORM: &str = "application/x-www-form-urlencoded";

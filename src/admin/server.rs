@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::metrics::{self, Connection};
 use crate::admin::router::{self, Api, Peer};
+use crate::admin::worded::Worded;
 
 /// What connections are bounded by.
 #[derive(Debug, Clone)]
@@ -54,6 +55,7 @@ pub struct AdminServer {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     router: Router,
+    host_id: Arc<str>,
     limits: ConnectionLimits,
 }
 
@@ -68,6 +70,7 @@ impl AdminServer {
         Self {
             listener,
             tls: tls.map(TlsAcceptor::from),
+            host_id: api.service.host_id().into(),
             router: router::router(api),
             limits,
         }
@@ -87,6 +90,7 @@ impl AdminServer {
         let served = Arc::new(Served {
             tls: self.tls,
             router: self.router,
+            host_id: self.host_id,
             places: Arc::new(Semaphore::new(self.limits.total)),
             addresses: Arc::default(),
             limits: self.limits,
@@ -122,6 +126,7 @@ impl AdminServer {
 struct Served {
     tls: Option<TlsAcceptor>,
     router: Router,
+    host_id: Arc<str>,
     places: Arc<Semaphore>,
     addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
     limits: ConnectionLimits,
@@ -210,7 +215,10 @@ impl Served {
             // Above the limits of requests, so that those answer in words first.
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            .serve_connection(
+                TokioIo::new(Worded::new(stream, Arc::clone(&self.host_id))),
+                TowerToHyperService::new(router),
+            );
         tokio::pin!(connection);
         tokio::select! {
             result = connection.as_mut() => return ended(address, result),
