@@ -2,12 +2,14 @@
 
 pub mod api;
 pub mod broker;
+pub mod configured;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod pki;
 pub mod process;
 pub mod sdk;
 pub mod tls;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 
