@@ -27,6 +27,7 @@ mod in_flight;
 mod life_cycle;
 mod mqtt_basics;
 mod mqtt_sessions;
+mod ordering;
 mod registering;
 mod requests;
 mod resumption;
