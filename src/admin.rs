@@ -21,3 +21,4 @@ pub mod signature;
 #[cfg(test)]
 mod tests;
 pub mod types;
+mod worded;

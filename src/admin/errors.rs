@@ -111,6 +111,8 @@ codes! {
     MissingSignatureMethod = "MissingSignatureMethod", 400, 400, "SignatureMethod is mandatory for this action.";
     /// No signature version.
     MissingSignatureVersion = "MissingSignatureVersion", 400, 400, "SignatureVersion is mandatory for this action.";
+    /// Answers are wanted in a format that there is not.
+    InvalidParameterFormat = "InvalidParameter.Format", 400, 400, "Specified parameter format is not valid.";
     /// No such operation or path.
     ApiNotFound = "InvalidApi.NotFound", 404, 404, "Specified api is not found, please check your url and method.";
     /// Neither GET nor POST.
@@ -293,6 +295,60 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Every code with the HTTP statuses of the vendor's pages and of its later notice, where the
+    /// page of an operation says nothing else. The last few are codes of ours, for what the
+    /// vendor's documents are silent about.
+    #[test]
+    fn statuses_are_those_of_the_documents() {
+        let table = [
+            ("ParameterFieldCheckFailed", 400, 400),
+            ("FindCaBySnError", 500, 400),
+            ("FindDeviceBySnError", 500, 400),
+            ("MqttInstanceNotFound", 500, 400),
+            ("MqttOwnerCheckError", 500, 403),
+            ("PermissionCheckFailed", 403, 403),
+            ("InstancePermissionCheckFailed", 400, 400),
+            ("RegisterCodeError", 500, 400),
+            ("RegisterCodeUsed", 500, 401),
+            ("GetCaNumError", 500, 401),
+            ("CaNumExceed", 500, 401),
+            ("CertificateContentError", 500, 401),
+            ("SnNotUnique", 500, 401),
+            ("InternalError", 500, 417),
+            ("SystemOverFlow", 500, 403),
+            ("ApiNotSupport", 404, 404),
+            ("ParameterCheckFailed", 400, 400),
+            ("InvalidAccessKeyId.NotFound", 404, 404),
+            ("InvalidAccessKeyId.Inactive", 400, 400),
+            ("SignatureDoesNotMatch", 400, 400),
+            ("SignatureNonceUsed", 400, 400),
+            ("InvalidTimeStamp.Format", 400, 400),
+            ("InvalidTimeStamp.Expired", 400, 400),
+            ("InvalidSignatureMethod", 400, 400),
+            ("IncompleteSignature", 400, 400),
+            ("MissingAction", 400, 400),
+            ("MissingVersion", 400, 400),
+            ("MissingTimestamp", 400, 400),
+            ("MissingSignatureNonce", 400, 400),
+            ("MissingAccessKeyId", 400, 400),
+            ("MissingSignatureMethod", 400, 400),
+            ("MissingSignatureVersion", 400, 400),
+            ("InvalidParameter.Format", 400, 400),
+            ("InvalidApi.NotFound", 404, 404),
+            ("UnsupportedHTTPMethod", 405, 405),
+            ("Throttling.User", 429, 429),
+            ("ServiceUnavailable", 503, 503),
+            ("RequestBodyTooLarge", 413, 413),
+            ("RequestHeadTooLarge", 431, 431),
+            ("RequestTimeout", 408, 408),
+        ];
+        let found: Vec<_> = Code::ALL
+            .iter()
+            .map(|code| (code.as_str(), code.statuses().0, code.statuses().1))
+            .collect();
+        assert_eq!(found, table);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::admin::errors::{ApiError, Code};
 use crate::admin::params::Params;
 use crate::admin::types;
 use crate::ca::lifecycle::Status;
-use crate::control::{Caller, Control, Door, PageRequest};
+use crate::control::{Caller, Control, ControlError, Door, PageRequest};
 
 /// What an operation answers with: the body without its request id.
 pub type Outcome = Result<Value, ApiError>;
@@ -109,22 +109,23 @@ pub async fn execute(
         }
         Action::GetDeviceCertificate => {
             let (ca, device) = device()?;
-            types::one_device(control.get_device(caller, instance, ca, device).await?)
+            let shown = control.get_device(caller, instance, ca, device).await;
+            types::one_device(shown.map_err(no_device)?)
         }
         Action::ActiveDeviceCertificate => {
             let (ca, device) = device()?;
             let changed = control.set_device_status(caller, instance, ca, device, Status::Active);
-            types::changed_device(&changed.await?)
+            types::changed_device(&changed.await.map_err(no_device)?)
         }
         Action::InactivateDeviceCertificate => {
             let (ca, device) = device()?;
             let changed = control.set_device_status(caller, instance, ca, device, Status::Inactive);
-            types::changed_device(&changed.await?)
+            types::changed_device(&changed.await.map_err(no_device)?)
         }
         Action::DeleteDeviceCertificate => {
             let (ca, device) = device()?;
             let changed = control.delete_device(caller, instance, ca, device);
-            types::changed_device(&changed.await?)
+            types::changed_device(&changed.await.map_err(no_device)?)
         }
         Action::CreateAccessKey => access_keys::create(control, caller, params).await?,
         Action::ListAccessKeys => access_keys::list(control, caller, params).await?,
@@ -162,6 +163,16 @@ fn number(params: &Params, name: &str, most: usize) -> Result<usize, ApiError> {
         .and_then(|text| text.parse().ok())
         .filter(|number| (1..=most).contains(number))
         .ok_or_else(|| field(format!("{name} must be a number from 1 to {most}.")))
+}
+
+/// The pages of the operations on one device know no code for its CA.
+fn no_device(error: ControlError) -> ApiError {
+    match error {
+        ControlError::CaNotFound(_) => {
+            ApiError::with_detail(Code::FindDeviceBySnError, "(there is no CA with that CaSn)")
+        }
+        error => error.into(),
+    }
 }
 
 pub(super) fn field(detail: String) -> ApiError {

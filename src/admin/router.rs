@@ -230,6 +230,7 @@ impl Shared {
             .clone()
             .merge(incoming.form.clone())
             .map_err(unreadable)?;
+        check_format(&params)?;
         service
             .run(call, counted, caller, &signed.action, params)
             .await
@@ -331,6 +332,17 @@ fn form(headers: &HeaderMap, body: &[u8]) -> Result<Params, ApiError> {
 
 /// Stands for the account of a caller on the host where no instance is named.
 const HOST_ACCOUNT: &str = "host";
+/// The older clients say which format they want; answers are JSON and nothing else.
+fn check_format(params: &Params) -> Result<(), ApiError> {
+    match params.get("Format") {
+        None | Some("") => Ok(()),
+        Some(format) if format.eq_ignore_ascii_case("JSON") => Ok(()),
+        Some(_) => Err(ApiError::with_detail(
+            Code::InvalidParameterFormat,
+            "Format must be JSON.",
+        )),
+    }
+}
 
 const FORM: &str = "application/x-www-form-urlencoded";
 

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::local::LocalListener;
 use crate::admin::metrics::{self, Connection};
 use crate::admin::router::{self, Api, Peer};
+use crate::admin::worded::Worded;
 
 /// What connections are bounded by.
 #[derive(Debug, Clone)]
@@ -56,6 +57,7 @@ pub struct AdminServer {
     tls: Option<TlsAcceptor>,
     local: Option<LocalListener>,
     router: Router,
+    host_id: Arc<str>,
     limits: ConnectionLimits,
 }
 
@@ -73,6 +75,7 @@ impl AdminServer {
             listener,
             tls: tls.map(TlsAcceptor::from),
             local,
+            host_id: api.service.host_id().into(),
             router: router::router(api),
             limits,
         }
@@ -107,6 +110,7 @@ impl AdminServer {
         let served = Arc::new(Served {
             tls: self.tls,
             router: self.router,
+            host_id: self.host_id,
             places: Arc::new(Semaphore::new(self.limits.total)),
             addresses: Arc::default(),
             limits: self.limits,
@@ -142,6 +146,7 @@ impl AdminServer {
 struct Served {
     tls: Option<TlsAcceptor>,
     router: Router,
+    host_id: Arc<str>,
     places: Arc<Semaphore>,
     addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
     limits: ConnectionLimits,
@@ -225,6 +230,7 @@ impl Served {
     async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin, address: SocketAddr) {
         let peer = Peer::Network(address);
         let router = self.router.clone().layer(Extension(peer));
+        let stream = Worded::new(stream, Arc::clone(&self.host_id));
         http(stream, router, &self.limits, &self.shutdown).await;
     }
 }

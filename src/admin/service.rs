@@ -120,6 +120,11 @@ impl Service {
         Ok(Counted(()))
     }
 
+    /// What refusals call this endpoint.
+    pub(super) fn host_id(&self) -> &str {
+        &self.settings.host_id
+    }
+
     /// Carry out the call of an authenticated caller. It goes on if the caller goes away.
     ///
     /// # Errors

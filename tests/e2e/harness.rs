@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod broker;
+pub mod configured;
 pub mod fleet;
 pub mod mosquitto;
 pub mod mqtt;
@@ -9,6 +10,7 @@ pub mod pki;
 pub mod process;
 pub mod sdk;
 pub mod tls;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,7 @@ use crate::harness::api::Api;
 use crate::harness::broker::{INSTANCE, program};
 use crate::harness::pki::Ca;
 use crate::harness::process::{Finished, Process};
-use crate::harness::sdk::{Sdk, Style};
+use crate::harness::sdk::{Caller, Sdk, Style};
 use crate::harness::{Broker, Version};
 
 /// The command line, over the broker's socket.
@@ -223,7 +223,7 @@ fn key_does_what_its_policy_allows_and_denial_wins() {
     let sn = api.sn_of("ca-a");
     let mut sdk = Sdk::new(&broker, Style::Sync);
     sdk.api = api.clone();
-    let error = sdk.error("InactivateCaCertificate", json!({"sn": sn}));
+    let error = sdk.error("InactivateCaCertificate", json!({"Sn": sn}));
     assert_eq!(error["code"], "PermissionCheckFailed", "{error}");
     assert_eq!(error["status"], 403);
     let message = error["message"].as_str().unwrap();

@@ -1,7 +1,7 @@
 //! End-to-end scenarios: the program as it is shipped, real TLS, real clients.
 //!
 //! Each scenario starts its own broker on ports that the system picks, so all of them can run
-//! at once. `tests/run` installs what they need (mosquitto's clients, the vendor's Python SDK).
+//! at once. `tests/run` installs what they need (mosquitto's clients, the vendor's SDKs for Python and Node).
 
 // The lint configuration allows these in functions marked `#[test]`; helpers are not marked.
 #![allow(
@@ -27,14 +27,23 @@ mod host_door;
 mod http;
 mod in_flight;
 mod instances;
+mod life_cycle;
 mod mqtt_basics;
 mod mqtt_sessions;
+mod ordering;
 mod registering;
 mod replay;
+mod requests;
 mod resumption;
 mod sdk;
+mod sdk_errors;
+mod sdk_refusals;
 mod server_names;
 mod sessions_api;
 mod sessions_cli;
+mod signatures;
 mod silence;
 mod startup;
+mod tampering;
+mod throttling;
+mod unfit;

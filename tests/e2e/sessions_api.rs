@@ -10,7 +10,7 @@ use crate::harness::broker::INSTANCE;
 use crate::harness::mosquitto::{BOTH, Protocol};
 use crate::harness::mqtt::Mqtt;
 use crate::harness::pki;
-use crate::harness::sdk::{Sdk, Style};
+use crate::harness::sdk::{Caller, Sdk, Style};
 use crate::harness::{Broker, End, Version, wait_until};
 
 impl Broker {
@@ -63,8 +63,8 @@ fn session_operations(style: Style) {
     let id = "GID_test@@@c 1,+/=*~ü";
     let first = broker.connect_as("device-a1", id);
     let mut other = broker.connect_as("device-b1", "other");
-    let named = json!({"client_id": id});
-    let asked = json!({"client_id_list": ["nobody", id, "other"]});
+    let named = json!({"ClientId": id});
+    let asked = json!({"ClientIdList": ["nobody", id, "other"]});
 
     let online = sdk.ok("QuerySessionByClientId", named.clone());
     assert_eq!(online["OnlineStatus"], true);
@@ -118,23 +118,23 @@ fn sdk_sees_what_is_wrong_with_a_session_call() {
     let eleven: Vec<_> = (0..11).map(|n| format!("c{n}")).collect();
     for (operation, arguments) in [
         ("CloseConnection", json!({})),
-        ("CloseConnection", json!({"client_id": ""})),
-        ("CloseConnection", json!({"client_id": "a\u{0}b"})),
-        ("QuerySessionByClientId", json!({"client_id": "a\nb"})),
+        ("CloseConnection", json!({"ClientId": ""})),
+        ("CloseConnection", json!({"ClientId": "a\u{0}b"})),
+        ("QuerySessionByClientId", json!({"ClientId": "a\nb"})),
         (
             "QuerySessionByClientId",
-            json!({"client_id": "x".repeat(257)}),
+            json!({"ClientId": "x".repeat(257)}),
         ),
         ("BatchQuerySessionByClientIds", json!({})),
         (
             "BatchQuerySessionByClientIds",
-            json!({"client_id_list": eleven}),
+            json!({"ClientIdList": eleven}),
         ),
         (
             "BatchQuerySessionByClientIds",
-            json!({"client_id_list": ["ok", "\u{7f}"]}),
+            json!({"ClientIdList": ["ok", "\u{7f}"]}),
         ),
-        ("ListInstances", json!({"tags": "[{\"key\":\"a\"}]"})),
+        ("ListInstances", json!({"Tags": "[{\"key\":\"a\"}]"})),
     ] {
         let error = sdk.error(operation, arguments.clone());
         assert_eq!(

@@ -144,6 +144,69 @@ fn every_refusal_before_a_call_is_json_with_a_request_id() {
 }
 
 #[test]
+fn what_cannot_be_read_as_a_request_is_answered_in_json_too() {
+    let server = Server::echo(Setup::default());
+    let long = "a".repeat(70_000);
+    let many = "h: x\r\n".repeat(250);
+    for (request, status, code) in [
+        ("\0\r\n\r\n", 400, Code::ParameterCheckFailed),
+        ("GET / HTTP/9.9\r\n\r\n", 400, Code::ParameterCheckFailed),
+        (
+            "GET / HTTP/1.1\r\nno field\r\n\r\n",
+            400,
+            Code::ParameterCheckFailed,
+        ),
+        (
+            "POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+            400,
+            Code::ParameterCheckFailed,
+        ),
+        (
+            &format!("GET / HTTP/1.1\r\n{many}\r\n"),
+            431,
+            Code::HeadTooLarge,
+        ),
+        (
+            &format!("GET /?{long} HTTP/1.1\r\n\r\n"),
+            414,
+            Code::HeadTooLarge,
+        ),
+    ] {
+        let answer = server.raw(request.as_bytes());
+        assert_eq!(answer.code(), (status, text(code)), "{request:.40}");
+        assert_eq!(
+            answer.headers["content-length"],
+            answer.body.len().to_string()
+        );
+        assert_eq!(answer.json()["HostId"], "portcullis");
+    }
+    // Behind a request that is one, on the same connection.
+    let one = server
+        .signed("GetCaCertificate", "Sn=1")
+        .replace("connection: close\r\n", "");
+    let both = server.raw(format!("{one}nonsense\r\n\r\n").as_bytes());
+    assert_eq!(both.status, 200);
+    assert!(
+        both.body.contains("HTTP/1.1 400") && both.body.ends_with('}'),
+        "{both:?}"
+    );
+}
+
+#[test]
+fn other_formats_than_json_are_refused() {
+    let server = Server::echo(Setup::default());
+    for format in ["XML", "xml", "RAW"] {
+        let request = server.signed("GetCaCertificate", &format!("Sn=1&Format={format}"));
+        let answer = server.raw(request.as_bytes());
+        assert_eq!(answer.code(), (400, text(Code::InvalidParameterFormat)));
+    }
+    for format in ["JSON", "json", ""] {
+        let request = server.signed("GetCaCertificate", &format!("Sn=1&Format={format}"));
+        assert_eq!(server.raw(request.as_bytes()).status, 200);
+    }
+}
+
+#[test]
 fn body_over_the_limit_is_refused_whether_announced_or_not() {
     let server = Server::echo(Setup {
         limits: RequestLimits {

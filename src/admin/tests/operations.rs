@@ -285,6 +285,9 @@ fn refusals_have_the_codes_of_the_documentation() {
         .call(Action::InactivateDeviceCertificate, &names)
         .unwrap_err();
     assert!(error.is_not_found(), "{error}");
+    // Their pages know no code for the CA.
+    let text = Code::FindDeviceBySnError.message();
+    assert!(error.to_string().starts_with(text), "{error}");
 
     let stranger = world.server.client("http", "stranger", &[]);
     assert_eq!(

@@ -128,7 +128,12 @@ impl Api {
 
     /// Call an operation on the instance.
     pub fn call(&self, action: &str, params: &[(&str, &str)]) -> Answer {
-        let mut all = vec![("MqttInstanceId", self.instance.as_str())];
+        self.call_in(&self.instance, action, params)
+    }
+
+    /// Call an operation on this instance.
+    pub fn call_in(&self, instance: &str, action: &str, params: &[(&str, &str)]) -> Answer {
+        let mut all = vec![("MqttInstanceId", instance)];
         all.extend_from_slice(params);
         self.send(&self.request(action, &all))
     }
@@ -243,21 +248,21 @@ impl Api {
     /// A fresh register code.
     #[track_caller]
     pub fn register_code(&self) -> String {
-        let body = self.call("GetRegisterCode", &[]).ok();
+        self.register_code_of(&self.instance)
+    }
+
+    /// A fresh register code of this instance.
+    #[track_caller]
+    pub fn register_code_of(&self, instance: &str) -> String {
+        let body = self.call_in(instance, "GetRegisterCode", &[]).ok();
         body["RegisterCode"].as_str().unwrap().to_owned()
     }
 
     /// Try to register a CA with the proof of possession.
     pub fn try_register(&self, name: &str, ca: &Ca) -> Answer {
         let verification = ca.verification(&self.register_code());
-        self.call(
-            "RegisterCaCertificate",
-            &[
-                ("CaName", name),
-                ("CaContent", &ca.pem()),
-                ("VerificationContent", &verification),
-            ],
-        )
+        let params = naming(name, ca, &verification);
+        self.call("RegisterCaCertificate", &borrowed(&params))
     }
 
     /// Register a CA with the proof of possession; gives its serial number.
@@ -266,9 +271,42 @@ impl Api {
         let body = self.try_register(name, ca).ok();
         body["Sn"].as_str().unwrap().to_owned()
     }
+
+    /// Register a CA with this proof; gives its serial number.
+    #[track_caller]
+    pub fn register_with(&self, name: &str, ca: &Ca, verification: &str) -> String {
+        let params = naming(name, ca, verification);
+        let body = self.call("RegisterCaCertificate", &borrowed(&params));
+        body.ok()["Sn"].as_str().unwrap().to_owned()
+    }
+
+    /// Register a CA in this instance.
+    #[track_caller]
+    pub fn register_in(&self, instance: &str, ca: &Ca) {
+        let verification = ca.verification(&self.register_code_of(instance));
+        let params = naming("elsewhere", ca, &verification);
+        self.call_in(instance, "RegisterCaCertificate", &borrowed(&params))
+            .ok();
+    }
 }
 
-fn encode(text: &str) -> String {
+/// The parameters of a registration.
+fn naming(name: &str, ca: &Ca, verification: &str) -> [(&'static str, String); 3] {
+    [
+        ("CaName", name.to_owned()),
+        ("CaContent", ca.pem()),
+        ("VerificationContent", verification.to_owned()),
+    ]
+}
+
+fn borrowed<'a>(params: &'a [(&'a str, String); 3]) -> [(&'a str, &'a str); 3] {
+    params
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()))
+}
+
+/// Percent-encoded by RFC 3986.
+pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
 
@@ -280,8 +318,13 @@ pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
 
 /// Send these bytes and read the answer to its end.
 pub fn exchange(address: SocketAddr, request: &str) -> io::Result<Answer> {
-    let mut socket = TcpStream::connect(address)?;
+    let socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(DEADLINE))?;
+    exchange_over(socket, request)
+}
+
+/// The same over a connection that is there.
+pub fn exchange_over(mut socket: impl Read + Write, request: &str) -> io::Result<Answer> {
     socket.write_all(request.as_bytes())?;
     let mut raw = Vec::new();
     socket.read_to_end(&mut raw)?;

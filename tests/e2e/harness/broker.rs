@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::api::{self, Api};
+use super::api::Api;
 use super::process::{Finished, Process};
 use super::tls::{Identity, TlsClient, Version};
 use super::wait_until;
+use super::wire::Door;
 
 /// The instance of the development mode.
 pub const INSTANCE: &str = "post-cn-dev00001";
@@ -24,6 +25,8 @@ pub struct Broker {
     pub mqtt: SocketAddr,
     /// Where it serves the admin API.
     pub admin: SocketAddr,
+    /// `http` or `https`, which the admin API speaks.
+    pub scheme: &'static str,
 }
 
 impl Broker {
@@ -57,9 +60,10 @@ impl Broker {
     fn run(home: Arc<TempDir>, command: &mut Command) -> Self {
         let process = Process::spawn(command);
         let mqtt = process.wait_stdout("the MQTT address", |line| address(line, "mqtts://"));
-        let admin = process.wait_stdout("the admin address", |line| {
+        let (scheme, admin) = process.wait_stdout("the admin address", |line| {
+            let of = |scheme| Some((scheme, address(line, &format!("{scheme}://"))?));
             line.contains("Admin API")
-                .then(|| address(line, "http://"))
+                .then(|| of("http").or_else(|| of("https")))
                 .flatten()
         });
         let broker = Self {
@@ -67,9 +71,10 @@ impl Broker {
             process: Some(process),
             mqtt,
             admin,
+            scheme,
         };
         wait_until("the broker is ready", || {
-            (api::get(broker.admin, "/ready").ok()?.status == 200).then_some(())
+            (broker.door().get("/ready").ok()?.status == 200).then_some(())
         });
         broker
     }
@@ -91,8 +96,21 @@ impl Broker {
 
     /// Its access key for the admin API.
     pub fn api(&self) -> Api {
-        let text = fs::read_to_string(self.cert("admin-key.json")).unwrap();
+        self.api_of("admin-key.json")
+    }
+
+    /// The access key in this file of its certificates.
+    pub fn api_of(&self, file: &str) -> Api {
+        let text = fs::read_to_string(self.cert(file)).unwrap();
         Api::from_key_file(self.admin, &text)
+    }
+
+    /// Its admin API, for requests that are made by hand.
+    pub fn door(&self) -> Door {
+        match self.scheme {
+            "https" => Door::https(self.admin, &self.cert("server-ca.pem")),
+            _ => Door::http(self.admin),
+        }
     }
 
     /// One of its development identities, such as `device-a1`.
