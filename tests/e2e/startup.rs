@@ -86,6 +86,9 @@ fn termination_signals_end_it_with_exit_code_0() {
 #[test]
 fn commands_that_are_printed_work_as_they_are() {
     let mut broker = Broker::start();
+    broker.process().wait_stdout("the end of the tour", |line| {
+        line.contains("The log follows").then_some(())
+    });
     let printed = broker.process().stdout().join("\n");
     let line = |wanted: &str| {
         let found = printed.lines().find(|line| line.trim().starts_with(wanted));
