@@ -7,6 +7,7 @@ mod development;
 mod gate;
 mod listeners;
 pub mod private_file;
+pub mod process;
 mod replay;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::CliError;
-use crate::app::App;
+use crate::app::{App, process};
 use crate::config::{Config, Overrides};
 use crate::telemetry;
 
@@ -43,6 +43,7 @@ pub struct ServeArgs {
 pub fn run(arguments: ServeArgs) -> Result<ExitCode, CliError> {
     let config = configuration(arguments)?;
     telemetry::init_log(&config.log)?;
+    process::protect();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -79,6 +80,7 @@ async fn serve(config: Config) -> Result<ExitCode, CliError> {
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(app.banner().as_bytes());
     let _ = stdout.flush();
+    process::tell_supervisor(&shutdown);
     app.run(shutdown).await;
     Ok(ExitCode::SUCCESS)
 }

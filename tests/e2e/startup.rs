@@ -275,3 +275,26 @@ fn contents(broker: &Broker) -> Vec<(String, Vec<u8>)> {
     files.sort();
     files
 }
+
+#[test]
+fn running_broker_leaves_no_core_and_tells_its_supervisor() {
+    use std::os::unix::net::UnixDatagram;
+    let home = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let path = home.path().join("notify");
+    let supervisor = UnixDatagram::bind(&path).unwrap();
+    supervisor
+        .set_read_timeout(Some(crate::harness::DEADLINE))
+        .unwrap();
+    let mut broker = Broker::start_with_environment(home, &[("NOTIFY_SOCKET", &path)]);
+    let mut heard = [0; 256];
+    let octets = supervisor.recv(&mut heard).unwrap();
+    assert_eq!(&heard[..octets], b"READY=1\n");
+    let limits = format!("/proc/{}/limits", broker.process().id());
+    let limits = std::fs::read_to_string(limits).unwrap();
+    let core = limits.lines().find(|line| line.contains("core file size"));
+    let core: Vec<_> = core.unwrap().split_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"], "soft and hard: {core:?}");
+    broker.process().terminate();
+    let octets = supervisor.recv(&mut heard).unwrap();
+    assert_eq!(&heard[..octets], b"STOPPING=1\n");
+}

@@ -37,7 +37,13 @@ impl Broker {
     }
 
     fn start_in(home: Arc<TempDir>) -> Self {
+        Self::start_with_environment(home, &[])
+    }
+
+    /// Start one in development mode with these environment variables.
+    pub fn start_with_environment(home: Arc<TempDir>, variables: &[(&str, &PathBuf)]) -> Self {
         let mut command = program();
+        command.envs(variables.iter().copied());
         command
             .arg("serve")
             .arg("--data-dir")
