@@ -2,6 +2,7 @@
 //! allowed, which path is acceptable. No I/O, no clock, no random source: the time is an argument.
 
 pub mod certificate;
+pub mod crl;
 pub mod error;
 pub mod id;
 pub mod lifecycle;

@@ -1,5 +1,7 @@
 //! Certificates made in memory for the tests of this crate.
 
+pub(crate) mod crl;
+
 use std::sync::Arc;
 
 use rcgen::{

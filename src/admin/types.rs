@@ -3,12 +3,14 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::ca::crl::Wanting;
 use crate::ca::id::CertSerial;
 use crate::ca::lifecycle::Status;
 use crate::control::{CaView, Changed, DeviceView, Effective, Page, PageRequest};
 
 /// A CA certificate; every field is a string. The vendor's fields, and after them ours: whether
-/// it admits devices, and why not if it does not although it is active.
+/// it admits devices, why not if it does not although it is active, and what is demanded of its
+/// CRLs.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Ca {
@@ -22,6 +24,7 @@ pub struct Ca {
     status: &'static str,
     effective_status: &'static str,
     effective_reason: String,
+    crl_policy: &'static str,
 }
 
 /// A device certificate; every field is a string.
@@ -49,6 +52,17 @@ impl From<CaView> for Ca {
             Effective::InactiveAbove { sn } => {
                 (Status::Inactive, format!("CA {sn} above it is inactive"))
             }
+            Effective::Revoked { sn, crl } => (
+                Status::Inactive,
+                format!("certificate {sn} is on CRL {crl}"),
+            ),
+            Effective::NoCrl(Wanting::Missing) => (
+                Status::Inactive,
+                "it must have a CRL, and none is imported".to_owned(),
+            ),
+            Effective::NoCrl(Wanting::Expired { crl }) => {
+                (Status::Inactive, format!("its CRL {crl} has expired"))
+            }
             Effective::OutsideValidity => (
                 Status::Inactive,
                 "it has expired or is not valid yet".to_owned(),
@@ -57,6 +71,7 @@ impl From<CaView> for Ca {
         Self {
             effective_status: digit(effective),
             effective_reason,
+            crl_policy: ca.crl_policy.word(),
             registration_code: ca.register_code.unwrap_or_default(),
             ca_name: ca.name,
             sn: ca.sn.to_string(),
@@ -167,6 +182,7 @@ mod tests {
             not_after: 1_969_497_303,
             status: Status::Inactive,
             effective: Effective::Inactive,
+            crl_policy: crate::ca::crl::CrlPolicy::Optional,
             subject: "CN=x".to_owned(),
             registered_at_ms: 5,
         };
@@ -192,6 +208,7 @@ mod tests {
                     "Status": "0",
                     "EffectiveStatus": "0",
                     "EffectiveReason": "it is inactive",
+                    "CrlPolicy": "optional",
                 }],
                 "PageNo": 2,
                 "PageSize": 10,

@@ -26,8 +26,18 @@ pub struct CaCertificate {
     subject_text: String,
     path_len: Option<usize>,
     client_auth: ClientAuth,
+    crl_sign: CrlSign,
     not_before: i64,
     not_after: i64,
+}
+
+/// What the key usage says about signing CRLs (RFC 5280, 4.2.1.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CrlSign {
+    /// The extension is there, without cRLSign.
+    Forbidden,
+    /// The extension is absent or names it.
+    Allowed,
 }
 
 /// What an extended key usage says about TLS clients.
@@ -79,6 +89,10 @@ impl CaCertificate {
         if key_usage(&parsed)?.is_some_and(|usage| !usage.key_cert_sign()) {
             return Err(CertificateError::NoKeyCertSign);
         }
+        let crl_sign = match key_usage(&parsed)? {
+            Some(usage) if !usage.crl_sign() => CrlSign::Forbidden,
+            Some(_) | None => CrlSign::Allowed,
+        };
         let client_auth = client_auth(&parsed)?;
         check_key_strength(&parsed)?;
         if strict.issuer() != strict.subject() {
@@ -104,6 +118,7 @@ impl CaCertificate {
             subject_text,
             path_len,
             client_auth,
+            crl_sign,
             not_before,
             not_after,
             der,
@@ -172,6 +187,10 @@ impl CaCertificate {
 
     pub(crate) fn client_auth(&self) -> ClientAuth {
         self.client_auth
+    }
+
+    pub(crate) fn crl_sign(&self) -> CrlSign {
+        self.crl_sign
     }
 
     pub(crate) fn anchor(&self) -> &TrustAnchor<'static> {
@@ -394,7 +413,7 @@ fn check_signature_strength(parsed: &X509Certificate<'_>) -> Result<(), Certific
 }
 
 /// The text without what could break a line or a terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .take(1024)

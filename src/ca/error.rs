@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::ca::crl::{CrlNumber, Revoked, Wanting};
 use crate::ca::id::CertSerial;
 
 /// Why a certificate cannot be registered, or cannot prove anything.
@@ -53,6 +54,21 @@ pub enum Refusal {
     },
     /// The device certificate is off.
     DeviceInactive,
+    /// A certificate is on a list of revoked certificates of its issuer.
+    Revoked {
+        /// Which certificate.
+        who: PathMember,
+        /// What the list says of it.
+        by: Revoked,
+    },
+    /// A list of revoked certificates is demanded, and there is none that vouches for a
+    /// certificate.
+    NoCrl {
+        /// For which certificate.
+        who: PathMember,
+        /// What is missing.
+        wanting: Wanting,
+    },
     /// A date of the path does not hold.
     OutsideValidity(PathMember),
     /// A signature of the path does not verify.
@@ -100,6 +116,13 @@ pub enum OffReason {
     Sibling(CertSerial),
     /// A registered CA above it is off.
     Above(CertSerial),
+    /// Its own certificate, or one of a registered CA above it, is revoked.
+    Revoked {
+        /// The revoked certificate.
+        sn: CertSerial,
+        /// The list that it is on.
+        crl: CrlNumber,
+    },
 }
 
 impl Refusal {
@@ -111,6 +134,15 @@ impl Refusal {
             Refusal::UnknownCa => "unknown_ca",
             Refusal::CaInactive { .. } => "ca_inactive",
             Refusal::DeviceInactive => "device_inactive",
+            Refusal::Revoked { who, .. } => match who {
+                PathMember::Device => "device_revoked",
+                PathMember::Intermediate => "intermediate_revoked",
+                PathMember::Ca(_) => "ca_revoked",
+            },
+            Refusal::NoCrl { wanting, .. } => match wanting {
+                Wanting::Missing => "crl_missing",
+                Wanting::Expired { .. } => "crl_expired",
+            },
             Refusal::OutsideValidity(PathMember::Device) => "device_outside_validity",
             Refusal::OutsideValidity(PathMember::Intermediate) => "intermediate_outside_validity",
             Refusal::OutsideValidity(PathMember::Ca(_)) => "ca_outside_validity",
@@ -149,7 +181,26 @@ impl fmt::Display for Refusal {
             } => {
                 write!(f, "CA {sn} is off because CA {by} above it is inactive")
             }
+            Refusal::CaInactive {
+                sn,
+                why: OffReason::Revoked { sn: by, crl },
+            } => write!(f, "CA {sn} is off because certificate {by} is on CRL {crl}"),
             Refusal::DeviceInactive => f.write_str("the device certificate is inactive"),
+            Refusal::Revoked { who, by } => write!(f, "{who} is revoked: it is on {by}"),
+            Refusal::NoCrl {
+                who,
+                wanting: Wanting::Missing,
+            } => write!(
+                f,
+                "its issuer must have a CRL that covers {who}, and none is imported"
+            ),
+            Refusal::NoCrl {
+                who,
+                wanting: Wanting::Expired { crl },
+            } => write!(
+                f,
+                "CRL {crl}, which covers {who}, has expired, and there is no newer one"
+            ),
             Refusal::OutsideValidity(who) => {
                 write!(f, "{who} has expired or is not valid yet")
             }

@@ -95,6 +95,38 @@ digest_id! {
     CaKeyId, "a CA key id"
 }
 
+digest_id! {
+    /// One list of revoked certificates over all of its issues: the SHA-256 over who issues it and
+    /// which part of the issuer's certificates it is for.
+    CrlId, "a CRL id"
+}
+
+digest_id! {
+    /// One issue of a list: the SHA-256 of its DER.
+    CrlDigest, "the digest of a CRL"
+}
+
+impl CrlId {
+    /// The identity of the list that these parts describe. Each is preceded by its length.
+    pub(crate) fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut out = [0; 32];
+        out.copy_from_slice(context.finish().as_ref());
+        Self(out)
+    }
+}
+
+impl CrlDigest {
+    /// The digest of the list with this DER.
+    pub fn of_der(der: &[u8]) -> Self {
+        Self(sha256(&[der]))
+    }
+}
+
 impl CaId {
     /// The identity of the certificate with this DER.
     pub fn of_der(der: &[u8]) -> Self {
@@ -130,7 +162,7 @@ fn sha256(parts: &[&[u8]]) -> [u8; 32] {
 pub struct CertSerial(Box<[u8]>);
 
 impl CertSerial {
-    const MAX_OCTETS: usize = 20;
+    pub(crate) const MAX_OCTETS: usize = 20;
 
     /// A bound below every serial number, for ranges in ordered maps; not itself one.
     pub(crate) fn lower_bound() -> Self {
@@ -147,6 +179,22 @@ impl CertSerial {
     /// # Errors
     /// [`IdError::Length`] if there are no octets, or more than 20 significant ones.
     pub fn from_be_bytes(octets: &[u8]) -> Result<Self, IdError> {
+        Self::significant(octets).map(|octets| Self(octets.into()))
+    }
+
+    /// The number in a fixed number of octets, zeros first: equal for equal serial numbers.
+    ///
+    /// # Errors
+    /// As [`from_be_bytes`](Self::from_be_bytes).
+    pub(crate) fn fixed(octets: &[u8]) -> Result<[u8; Self::MAX_OCTETS], IdError> {
+        let significant = Self::significant(octets)?;
+        let mut fixed = [0; Self::MAX_OCTETS];
+        let (_, place) = fixed.split_at_mut(Self::MAX_OCTETS - significant.len());
+        place.copy_from_slice(significant);
+        Ok(fixed)
+    }
+
+    fn significant(octets: &[u8]) -> Result<&[u8], IdError> {
         let significant = match octets.iter().position(|&octet| octet != 0) {
             Some(first) => octets.get(first..).unwrap_or_default(),
             None => octets.get(..1.min(octets.len())).unwrap_or_default(),
@@ -160,7 +208,7 @@ impl CertSerial {
                 got: significant.len(),
             });
         }
-        Ok(Self(significant.into()))
+        Ok(significant)
     }
 
     /// The big-endian octets, without leading zeros.

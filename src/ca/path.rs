@@ -5,6 +5,8 @@
 //! checked here: the anchor's own dates, path length and usages, key usages, and the states.
 //! The rules look at the path that was verified, never at the certificates as sent.
 
+mod webpki_error;
+
 use std::cell::RefCell;
 
 use rustls_pki_types::{CertificateDer, Der, TrustAnchor, UnixTime};
@@ -14,9 +16,11 @@ use x509_parser::certificate::X509Certificate;
 use crate::ca::certificate::{
     ClientAuth, MAX_CERTIFICATE_OCTETS, common_name, key_usage, parse, serial, validity,
 };
+use crate::ca::crl::{Issued, Kind, points};
 use crate::ca::error::{CertificateError, OffReason, PathMember, Refusal};
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
+use crate::ca::path::webpki_error::from_webpki;
 use crate::ca::registry::{CaEntry, DeviceKey, Purpose, Registry};
 use crate::ca::topology::Verdict;
 
@@ -29,6 +33,7 @@ pub struct Admitted {
     ca: CaId,
     ca_sn: CertSerial,
     path: Vec<CaKeyId>,
+    issued: Vec<Issued>,
     anchor_key: CaKeyId,
     common_name: Option<String>,
     der: Vec<u8>,
@@ -51,6 +56,7 @@ impl Admitted {
             ca: CaId::of_der(ca_sn.as_bytes()),
             ca_sn,
             path: vec![device.issuer],
+            issued: Vec::new(),
             anchor_key: device.issuer,
             common_name: common_name.map(str::to_owned),
             der: Vec::new(),
@@ -80,6 +86,10 @@ impl Admitted {
     /// The authorities of the path, from the issuer up to the registered one it ends at.
     pub fn path(&self) -> &[CaKeyId] {
         &self.path
+    }
+    /// The certificates of the path below the registered one, from the device's up.
+    pub(crate) fn issued(&self) -> &[Issued] {
+        &self.issued
     }
     /// The registered authority that the path ends at.
     pub fn anchor_key(&self) -> CaKeyId {
@@ -289,6 +299,11 @@ impl Judgement<'_> {
 
         // Rules 2 and 3, for every authority of the path, registered or not.
         let mut keys = Vec::with_capacity(2);
+        let mut below = vec![(
+            serial(self.leaf).map_err(|error| malformed(&error))?,
+            Kind::Device,
+            points(self.leaf),
+        )];
         let mut nearest: Option<CaEntry> = None;
         let mut purpose = anchor.purpose;
         let mut all_named = true;
@@ -313,6 +328,11 @@ impl Judgement<'_> {
             keys.push(key);
             let registered = self.registry.registered(&der, intermediate.subject(), key);
             let serial = serial(&parsed).map_err(|error| malformed(&error))?;
+            let kind = match &registered {
+                Some(_) => Kind::Registered,
+                None => Kind::Intermediate,
+            };
+            below.push((serial.clone(), kind, points(&parsed)));
             self.check_state(key, registered.as_ref(), serial)?;
             self.check_own_state(CaId::of_der(&der), registered.as_ref())?;
             match registered.as_ref().map(|entry| entry.purpose) {
@@ -333,6 +353,9 @@ impl Judgement<'_> {
         }
         self.check_state(anchor_key, Some(anchor), certificate.serial().clone())?;
         self.check_own_state(certificate.id(), Some(anchor))?;
+        if let Some(refusal) = self.registry.own_revocation(certificate.id()) {
+            return Err(refusal);
+        }
         if purpose == Purpose::Admin && !all_named {
             // It may be a device CA that is not registered, or no longer.
             return Err(Refusal::Misused {
@@ -342,13 +365,29 @@ impl Judgement<'_> {
         }
 
         // Rule 4.
-        let device = DeviceKey {
-            issuer: keys.first().copied().unwrap_or(anchor_key),
-            serial: serial(self.leaf).map_err(|error| malformed(&error))?,
-        };
+        let issued: Vec<Issued> = below
+            .into_iter()
+            .zip(&keys)
+            .map(|((serial, kind, points), &issuer)| Issued {
+                issuer,
+                serial,
+                kind,
+                points,
+            })
+            .collect();
+        let device = issued
+            .first()
+            .map(|leaf| DeviceKey {
+                issuer: leaf.issuer,
+                serial: leaf.serial.clone(),
+            })
+            .ok_or(Refusal::UnknownCa)?;
         match self.registry.device_status(&device) {
             Some(Status::Inactive) => return Err(Refusal::DeviceInactive),
             Some(Status::Active) | None => {}
+        }
+        if let Some(refusal) = self.registry.revocation(&issued, self.now) {
+            return Err(refusal);
         }
 
         let nearest = nearest.as_ref().unwrap_or(anchor);
@@ -358,6 +397,7 @@ impl Judgement<'_> {
             ca: nearest.certificate.id(),
             ca_sn: nearest.certificate.serial().clone(),
             path: keys,
+            issued,
             anchor_key,
             common_name: common_name(self.leaf),
             der: path.end_entity().der().to_vec(),
@@ -398,14 +438,12 @@ impl Judgement<'_> {
     ) -> Result<(), Refusal> {
         match self.registry.verdict(key) {
             Some(Verdict::Off(culprit)) => Err(match registered {
-                Some(entry) => Refusal::CaInactive {
-                    sn: entry.certificate.serial().clone(),
-                    why: culprit.reason_for(entry.certificate.id()),
-                },
-                None => Refusal::CaInactive {
+                Some(entry) => culprit.refusal(entry.certificate.id(), entry.certificate.serial()),
+                None if culprit.revoked.is_none() => Refusal::CaInactive {
                     sn: serial,
                     why: OffReason::Sibling(culprit.sn),
                 },
+                None => culprit.refusal(culprit.id, &serial),
             }),
             Some(Verdict::On) | None => Ok(()),
         }
@@ -421,46 +459,6 @@ fn borrowed_anchor(entry: &CaEntry) -> TrustAnchor<'_> {
             .name_constraints
             .as_ref()
             .map(|constraints| Der::from_slice(constraints)),
-    }
-}
-
-fn from_webpki(error: &webpki::Error, leaf: &X509Certificate<'_>, now: UnixTime) -> Refusal {
-    use webpki::Error as E;
-    match error {
-        // A CA of the right name with another key did not sign it: for us that is no CA.
-        E::UnknownIssuer
-        | E::InvalidSignatureForPublicKey
-        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Refusal::UnknownCa,
-        E::CertExpired { .. } | E::CertNotValidYet { .. } | E::InvalidCertValidity => {
-            let now = unix(now);
-            let leaf_is_current = validity(leaf)
-                .is_ok_and(|(not_before, not_after)| (not_before..=not_after).contains(&now));
-            Refusal::OutsideValidity(if leaf_is_current {
-                PathMember::Intermediate
-            } else {
-                PathMember::Device
-            })
-        }
-        E::CaUsedAsEndEntity => Refusal::Misused {
-            who: PathMember::Device,
-            rule: "it is a CA certificate",
-        },
-        E::EndEntityUsedAsCa => Refusal::Misused {
-            who: PathMember::Intermediate,
-            rule: "it is not a CA certificate",
-        },
-        E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => Refusal::Misused {
-            who: PathMember::Device,
-            rule: "an extended key usage does not allow TLS clients",
-        },
-        E::PathLenConstraintViolated => Refusal::Misused {
-            who: PathMember::Intermediate,
-            rule: "more CAs stand below it than its path length allows",
-        },
-        E::MaximumPathBuildCallsExceeded
-        | E::MaximumSignatureChecksExceeded
-        | E::MaximumNameConstraintComparisonsExceeded => Refusal::TooMuchWork,
-        other => Refusal::InvalidPath(other.to_string()),
     }
 }
 

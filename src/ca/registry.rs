@@ -4,11 +4,15 @@
 //! [`Registry::barrier`], after which no step of a handshake that began before it is still
 //! running.
 
+mod revoked;
+
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use dashmap::{DashMap, DashSet};
 
 use crate::ca::certificate::{Algorithms, CaCertificate};
+use crate::ca::crl::{Revocations, Revoked};
 use crate::ca::error::{OffReason, Refusal};
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
@@ -56,7 +60,8 @@ pub(crate) struct CaEntry {
 /// What a change did to trust: whom to look for among the connected peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Authorities that are off, or have no certificate left, after the change.
+    /// Authorities that are off, have no certificate left, or have other lists of revoked
+    /// certificates after the change.
     pub denied: Vec<CaKeyId>,
     /// Device certificates that the change switched off.
     pub devices: Vec<DeviceKey>,
@@ -73,6 +78,12 @@ pub struct Registry {
     /// may be on, but not by them.
     inactive: DashSet<CaId>,
     devices: DashMap<DeviceKey, Status>,
+    /// Lists of revoked certificates, by who issues them.
+    revocations: DashMap<CaKeyId, Arc<Revocations>>,
+    /// Registered certificates that a list has.
+    revoked: DashMap<CaId, Revoked>,
+    /// When somebody last looked for lists that have expired.
+    looked: AtomicI64,
     topology: Mutex<Topology>,
     steps: RwLock<()>,
 }
@@ -89,6 +100,9 @@ impl Registry {
             verdicts: DashMap::new(),
             inactive: DashSet::new(),
             devices: DashMap::new(),
+            revocations: DashMap::new(),
+            revoked: DashMap::new(),
+            looked: AtomicI64::new(i64::MIN),
             topology: Mutex::new(Topology::new(same_key, algorithms)),
             steps: RwLock::new(()),
         }
@@ -189,6 +203,7 @@ impl Registry {
         let recomputed = topology.remove(id);
         let effects = self.publish(recomputed);
         self.inactive.remove(&id);
+        self.revoked.remove(&id);
         effects
     }
 
@@ -249,10 +264,7 @@ impl Registry {
     pub fn objection(&self, admitted: &Admitted, now: i64) -> Option<Refusal> {
         for key in admitted.path() {
             if let Some(Verdict::Off(culprit)) = self.verdict(*key) {
-                return Some(Refusal::CaInactive {
-                    sn: admitted.ca_sn().clone(),
-                    why: culprit.reason_for(admitted.ca()),
-                });
+                return Some(culprit.refusal(admitted.ca(), admitted.ca_sn()));
             }
         }
         if self.verdict(admitted.anchor_key()).is_none() {
@@ -260,6 +272,9 @@ impl Registry {
         }
         if self.device_status(admitted.device()) == Some(Status::Inactive) {
             return Some(Refusal::DeviceInactive);
+        }
+        if let Some(refusal) = self.revocation(admitted.issued(), now) {
+            return Some(refusal);
         }
         if now > admitted.path_not_after() {
             return Some(Refusal::OutsideValidity(
@@ -326,6 +341,15 @@ impl Registry {
     fn publish(&self, recomputed: Recomputed) -> Effects {
         let mut effects = Effects::default();
         let mut allowed = Vec::new();
+        let (on_a_list, on_none): (Vec<_>, Vec<_>) = recomputed
+            .revoked
+            .into_iter()
+            .partition(|(_, revoked)| revoked.is_some());
+        for (id, revoked) in on_a_list {
+            if let Some(revoked) = revoked {
+                self.revoked.insert(id, revoked);
+            }
+        }
         for (key, verdict) in recomputed.verdicts {
             match verdict {
                 Some(Verdict::On) => allowed.push(key),
@@ -341,6 +365,9 @@ impl Registry {
         }
         for key in allowed {
             self.verdicts.insert(key, Verdict::On);
+        }
+        for (id, _) in on_none {
+            self.revoked.remove(&id);
         }
         effects
     }

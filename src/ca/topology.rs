@@ -1,14 +1,16 @@
 //! Which authority stands above which, and which of them are off because of it.
 //!
 //! An authority is one subject and one public key ([`CaKeyId`]); it may have several registered
-//! certificates. A certificate is *on* if it is active and no registered authority that signed it
-//! is off. Whether an authority is off follows from its certificates by [`SameKey`].
+//! certificates. A certificate is *on* if it is active, not on a list of revoked certificates of
+//! the registered authority that signed it, and that authority is not off. Whether an authority
+//! is off follows from its certificates by [`SameKey`].
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::ca::certificate::{Algorithms, CaCertificate};
-use crate::ca::error::OffReason;
+use crate::ca::crl::{Revocations, Revoked};
+use crate::ca::error::{OffReason, PathMember, Refusal};
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
 
@@ -29,12 +31,14 @@ pub(crate) enum Verdict {
     On,
 }
 
-/// The inactive certificate that switches an authority off.
+/// The certificate that switches an authority off: inactive, or revoked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Culprit {
     pub(crate) id: CaId,
     pub(crate) sn: CertSerial,
     pub(crate) whose: Whose,
+    /// What the list of its issuer says of it, unless it is inactive.
+    pub(crate) revoked: Option<Revoked>,
 }
 
 /// To whom the inactive certificate belongs.
@@ -49,10 +53,29 @@ pub(crate) enum Whose {
 impl Culprit {
     /// The reason as it is told of the certificate `id` of this authority.
     pub(crate) fn reason_for(&self, id: CaId) -> OffReason {
-        match self.whose {
-            Whose::Own if self.id == id => OffReason::Own,
-            Whose::Own => OffReason::Sibling(self.sn.clone()),
-            Whose::Above => OffReason::Above(self.sn.clone()),
+        match (self.whose, &self.revoked) {
+            (_, Some(by)) => OffReason::Revoked {
+                sn: self.sn.clone(),
+                crl: by.crl,
+            },
+            (Whose::Own, None) if self.id == id => OffReason::Own,
+            (Whose::Own, None) => OffReason::Sibling(self.sn.clone()),
+            (Whose::Above, None) => OffReason::Above(self.sn.clone()),
+        }
+    }
+
+    /// The refusal of a path over the certificate `id`, with the serial number `sn`, of this
+    /// authority.
+    pub(crate) fn refusal(&self, id: CaId, sn: &CertSerial) -> Refusal {
+        match &self.revoked {
+            Some(by) => Refusal::Revoked {
+                who: PathMember::Ca(self.sn.clone()),
+                by: by.clone(),
+            },
+            None => Refusal::CaInactive {
+                sn: sn.clone(),
+                why: self.reason_for(id),
+            },
         }
     }
 }
@@ -63,6 +86,8 @@ pub(crate) struct Recomputed {
     /// Every authority that was looked at, with what holds for it now; `None`: it has no
     /// certificate left.
     pub(crate) verdicts: Vec<(CaKeyId, Option<Verdict>)>,
+    /// Every certificate of theirs, with what the list of its issuer says of it.
+    pub(crate) revoked: Vec<(CaId, Option<Revoked>)>,
 }
 
 /// The registered certificates and how they hang together. For writers; the gate reads only
@@ -79,6 +104,8 @@ pub(crate) struct Topology {
     /// Certificates that an authority signed, its own renewals left out.
     signed: HashMap<CaKeyId, HashSet<CaId>>,
     verdicts: HashMap<CaKeyId, Verdict>,
+    /// The lists by who issues them.
+    revocations: HashMap<CaKeyId, Arc<Revocations>>,
 }
 
 #[derive(Debug)]
@@ -100,6 +127,7 @@ impl Topology {
             by_issuer: HashMap::new(),
             signed: HashMap::new(),
             verdicts: HashMap::new(),
+            revocations: HashMap::new(),
         }
     }
 
@@ -150,6 +178,19 @@ impl Topology {
         node.status = status;
         let key = node.certificate.key_id();
         self.recompute(key)
+    }
+
+    /// Take over the lists of an issuer.
+    pub(crate) fn set_revocations(
+        &mut self,
+        issuer: CaKeyId,
+        revocations: Option<Arc<Revocations>>,
+    ) -> Recomputed {
+        match revocations {
+            Some(revocations) => self.revocations.insert(issuer, revocations),
+            None => self.revocations.remove(&issuer),
+        };
+        self.recompute(issuer)
     }
 
     pub(crate) fn remove(&mut self, id: CaId) -> Recomputed {
@@ -284,7 +325,21 @@ impl Topology {
             })
             .collect();
         verdicts.sort_by_key(|(key, _)| *key);
-        Recomputed { verdicts }
+        let revoked = verdicts
+            .iter()
+            .filter_map(|(key, _)| self.groups.get(key))
+            .flatten()
+            .filter_map(|id| Some((*id, self.revoked(self.nodes.get(id)?))))
+            .collect();
+        Recomputed { verdicts, revoked }
+    }
+
+    /// What the list of the authority that signed the certificate says of it. A certificate that
+    /// its own key signed is not asked for: there is nobody above who could revoke it, and many
+    /// CAs give their own serial number to a device once more.
+    fn revoked(&self, node: &Node) -> Option<Revoked> {
+        let lists = self.revocations.get(&node.parent?)?;
+        lists.find(node.certificate.serial())
     }
 
     /// The certificate that switches the authority off, by what is known so far.
@@ -293,17 +348,22 @@ impl Topology {
         let mut culprit = None;
         for id in group {
             let node = self.nodes.get(id)?;
+            let own = |revoked| Culprit {
+                id: *id,
+                sn: node.certificate.serial().clone(),
+                whose: Whose::Own,
+                revoked,
+            };
             let off = match (node.status, node.parent.and_then(|p| self.verdicts.get(&p))) {
-                (Status::Inactive, _) => Some(Culprit {
-                    id: *id,
-                    sn: node.certificate.serial().clone(),
-                    whose: Whose::Own,
-                }),
-                (Status::Active, Some(Verdict::Off(above))) => Some(Culprit {
-                    whose: Whose::Above,
-                    ..above.clone()
-                }),
-                (Status::Active, Some(Verdict::On) | None) => None,
+                (Status::Inactive, _) => Some(own(None)),
+                (Status::Active, above) => match (self.revoked(node), above) {
+                    (Some(by), _) => Some(own(Some(by))),
+                    (None, Some(Verdict::Off(above))) => Some(Culprit {
+                        whose: Whose::Above,
+                        ..above.clone()
+                    }),
+                    (None, Some(Verdict::On) | None) => None,
+                },
             };
             match (self.same_key, off) {
                 (SameKey::AllowActive, None) => return None,

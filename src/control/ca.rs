@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use crate::ca::certificate::{CaCertificate, VerificationCertificate};
-use crate::ca::error::OffReason;
 use crate::ca::id::{CertSerial, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::{Effects, Purpose};
 use crate::control::change::Toward;
 use crate::control::ledger::{Ca, device_key};
 use crate::control::{
-    Answer, CaRefusal, CaView, Caller, Changed, Control, ControlError, Door, Effective, Inner,
-    Instance, Need, Page, PageRequest, Record,
+    Answer, CaRefusal, CaView, Caller, Changed, Control, ControlError, Door, Inner, Instance, Need,
+    Page, PageRequest, Record,
 };
 use crate::store::{CaRecord, Change, RegisterCodeRecord};
 
@@ -318,10 +317,12 @@ impl Control {
                     serial: device.serial,
                 },
             }));
-            // To delete a certificate that is off may let its siblings, or CAs below it, admit again.
+            // To delete a certificate that is off may let its siblings, or CAs below it, admit again;
+            // one with lists of revoked certificates, a CA below it that is on them.
+            let lists = at.registry.revocations(ca.certificate.key_id());
             let toward = match (ca.record.status, at.registry.off_reason(id)) {
-                (Status::Active, None) => Toward::Deny,
-                (Status::Inactive, _) | (Status::Active, Some(_)) => Toward::Allow,
+                (Status::Active, None) if lists.is_empty() => Toward::Deny,
+                (Status::Inactive, _) | (Status::Active, _) => Toward::Allow,
             };
             let registry = Arc::clone(&at.registry);
             let sessions_ended = inner
@@ -361,33 +362,6 @@ impl Inner {
             .filter(|ca| ca.record.instance == at.id)
             .cloned()
             .ok_or_else(|| ControlError::CaNotFound(shown(sn)))
-    }
-
-    pub(crate) fn view_ca(&self, at: &Instance, ca: &Ca) -> CaView {
-        let effective = match (ca.record.status, at.registry.off_reason(ca.record.id)) {
-            (Status::Inactive, _) | (_, Some(OffReason::Own)) => Effective::Inactive,
-            (_, Some(OffReason::Sibling(sn))) => Effective::InactiveSibling { sn },
-            (_, Some(OffReason::Above(sn))) => Effective::InactiveAbove { sn },
-            (Status::Active, None) if !ca.certificate.is_current(self.now()) => {
-                Effective::OutsideValidity
-            }
-            (Status::Active, None) => Effective::Active,
-        };
-        CaView {
-            instance: ca.record.instance.clone(),
-            id: ca.record.id,
-            sn: ca.certificate.serial().clone(),
-            name: ca.record.name.clone(),
-            pem: ca.certificate.to_pem(),
-            verification_pem: ca.record.verification_pem.clone(),
-            register_code: ca.record.register_code.clone(),
-            not_before: ca.certificate.not_before(),
-            not_after: ca.certificate.not_after(),
-            status: ca.record.status,
-            effective,
-            subject: ca.certificate.subject_text().to_owned(),
-            registered_at_ms: ca.record.registered_at_ms,
-        }
     }
 
     fn plan_registration(

@@ -2,9 +2,13 @@
 
 use std::net::SocketAddr;
 
+use crate::ca::crl::{CrlNumber, CrlPolicy, Wanting};
+use crate::ca::error::OffReason;
 use crate::ca::id::{AccessKeyId, AccountId, CaId, CertSerial, InstanceId, RequestId};
 use crate::ca::lifecycle::Status;
 use crate::control::grant::Grant;
+use crate::control::ledger::Ca;
+use crate::control::{Inner, Instance};
 
 /// Through which door a call came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +84,8 @@ pub struct CaView {
     /// What follows from its own state, its dates, its siblings of the same key, and the CAs
     /// above it.
     pub effective: Effective,
+    /// What is demanded of its lists of revoked certificates.
+    pub crl_policy: CrlPolicy,
     /// Subject, for people to read.
     pub subject: String,
     /// Unix milliseconds.
@@ -101,6 +107,15 @@ pub enum Effective {
         /// Which certificate was inactivated.
         sn: CertSerial,
     },
+    /// Its certificate, or that of a registered CA above it, is revoked.
+    Revoked {
+        /// Which certificate.
+        sn: CertSerial,
+        /// The list that it is on.
+        crl: CrlNumber,
+    },
+    /// A list of revoked certificates is demanded, and there is none that could vouch for a device.
+    NoCrl(Wanting),
     /// Its dates do not hold.
     OutsideValidity,
     /// It admits devices.
@@ -163,4 +178,39 @@ pub struct Changed {
     pub changed: bool,
     /// Live connections that were ended.
     pub sessions_ended: usize,
+}
+
+impl Inner {
+    pub(crate) fn view_ca(&self, at: &Instance, ca: &Ca) -> CaView {
+        let lists = at.registry.revocations(ca.certificate.key_id());
+        let effective = match (ca.record.status, at.registry.off_reason(ca.record.id)) {
+            (Status::Inactive, _) | (_, Some(OffReason::Own)) => Effective::Inactive,
+            (_, Some(OffReason::Sibling(sn))) => Effective::InactiveSibling { sn },
+            (_, Some(OffReason::Above(sn))) => Effective::InactiveAbove { sn },
+            (_, Some(OffReason::Revoked { sn, crl })) => Effective::Revoked { sn, crl },
+            (Status::Active, None) if !ca.certificate.is_current(self.now()) => {
+                Effective::OutsideValidity
+            }
+            (Status::Active, None) => match lists.admit_nobody(self.now()) {
+                Some(wanting) => Effective::NoCrl(wanting),
+                None => Effective::Active,
+            },
+        };
+        CaView {
+            instance: ca.record.instance.clone(),
+            id: ca.record.id,
+            sn: ca.certificate.serial().clone(),
+            name: ca.record.name.clone(),
+            pem: ca.certificate.to_pem(),
+            verification_pem: ca.record.verification_pem.clone(),
+            register_code: ca.record.register_code.clone(),
+            not_before: ca.certificate.not_before(),
+            not_after: ca.certificate.not_after(),
+            status: ca.record.status,
+            effective,
+            crl_policy: lists.policy(),
+            subject: ca.certificate.subject_text().to_owned(),
+            registered_at_ms: ca.record.registered_at_ms,
+        }
+    }
 }

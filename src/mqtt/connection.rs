@@ -310,6 +310,8 @@ where
                     Cut::CaInactive => "a CA of the certificate is inactive",
                     Cut::CaDeleted => "a CA of the certificate was deleted",
                     Cut::DeviceInactive => "the device certificate is inactive",
+                    Cut::Revoked => "a certificate of the path is revoked",
+                    Cut::NoCrl => "no CRL in date covers the certificate",
                     Cut::Expired => "a certificate of the path has expired",
                 },
             )

@@ -26,6 +26,10 @@ pub enum Cut {
     CaDeleted,
     /// Its own certificate was switched off.
     DeviceInactive,
+    /// A certificate of its path was revoked.
+    Revoked,
+    /// A list of revoked certificates is demanded, and none vouches for its path any more.
+    NoCrl,
     /// A certificate of its path has expired.
     Expired,
 }
@@ -37,6 +41,8 @@ impl Cut {
             Cut::CaInactive => "ca_inactive",
             Cut::CaDeleted => "ca_deleted",
             Cut::DeviceInactive => "device_inactive",
+            Cut::Revoked => "revoked",
+            Cut::NoCrl => "no_crl",
             Cut::Expired => "expired",
         }
     }
@@ -45,6 +51,8 @@ impl Cut {
         match refusal {
             Refusal::CaInactive { .. } => Cut::CaInactive,
             Refusal::DeviceInactive => Cut::DeviceInactive,
+            Refusal::Revoked { .. } => Cut::Revoked,
+            Refusal::NoCrl { .. } => Cut::NoCrl,
             Refusal::OutsideValidity(_) => Cut::Expired,
             Refusal::UnknownCa
             | Refusal::ChainTooLarge
@@ -63,6 +71,8 @@ impl fmt::Display for Cut {
             Cut::CaInactive => "the CA is inactive",
             Cut::CaDeleted => "the CA is no longer registered",
             Cut::DeviceInactive => "the device certificate is inactive",
+            Cut::Revoked => "a certificate of the path is revoked",
+            Cut::NoCrl => "no CRL in date covers the path",
             Cut::Expired => "a certificate of the path has expired",
         })
     }
@@ -301,6 +311,8 @@ fn encode(cut: Cut) -> u8 {
         Cut::CaDeleted => 2,
         Cut::DeviceInactive => 3,
         Cut::Expired => 4,
+        Cut::Revoked => 5,
+        Cut::NoCrl => 6,
     }
 }
 
@@ -310,6 +322,8 @@ fn decode(code: u8) -> Option<Cut> {
         2 => Some(Cut::CaDeleted),
         3 => Some(Cut::DeviceInactive),
         4 => Some(Cut::Expired),
+        5 => Some(Cut::Revoked),
+        6 => Some(Cut::NoCrl),
         _ => None,
     }
 }

@@ -147,9 +147,10 @@ fn to_rustls(refused: Refused) -> Error {
         Refusal::OutsideValidity(
             PathMember::Device | PathMember::Intermediate | PathMember::Ca(_),
         ) => CertificateError::Expired,
-        Refusal::CaInactive { .. } | Refusal::DeviceInactive => {
+        Refusal::CaInactive { .. } | Refusal::DeviceInactive | Refusal::NoCrl { .. } => {
             CertificateError::ApplicationVerificationFailure
         }
+        Refusal::Revoked { .. } => CertificateError::Revoked,
         Refusal::ChainTooLarge | Refusal::Malformed(_) => CertificateError::BadEncoding,
         Refusal::BadSignature => CertificateError::BadSignature,
         Refusal::Misused { .. } => CertificateError::InvalidPurpose,
