@@ -9,8 +9,12 @@ pub mod sqlite;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
-use crate::ca::id::{AccessKeyId, AccountId, CaId, CaKeyId, CertSerial, InstanceId};
+use crate::ca::crl::CrlPolicy;
+use crate::ca::id::{
+    AccessKeyId, AccountId, CaId, CaKeyId, CertSerial, CrlDigest, CrlId, InstanceId,
+};
 use crate::ca::lifecycle::Status;
 use crate::secret::Secret;
 
@@ -91,6 +95,42 @@ pub struct AccessKeyRecord {
     pub created_at_ms: i64,
 }
 
+/// A list of revoked certificates as it is kept. Its DER is kept apart: it may be large.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrlRecord {
+    /// The instance in whose gate it is.
+    pub instance: InstanceId,
+    /// The list, the same for all of its issues.
+    pub id: CrlId,
+    /// The authority (subject and key) that signed it.
+    pub issuer: CaKeyId,
+    /// The issue of it: SHA-256 of its DER.
+    pub digest: CrlDigest,
+    /// When it was imported, Unix milliseconds.
+    pub imported_at_ms: i64,
+}
+
+/// What is demanded of the lists of a CA, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrlPolicyRecord {
+    /// The instance in whose gate it holds.
+    pub instance: InstanceId,
+    /// The authority (subject and key) whose lists are meant.
+    pub issuer: CaKeyId,
+    /// What is demanded.
+    pub policy: CrlPolicy,
+}
+
+/// The DER of a list. Cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CrlDer(pub Arc<[u8]>);
+
+impl std::fmt::Debug for CrlDer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CrlDer({} octets)", self.0.len())
+    }
+}
+
 /// A secret as it is kept.
 #[derive(Clone, PartialEq, Eq)]
 pub enum KeptSecret {
@@ -137,6 +177,22 @@ pub enum Change {
     PutAccessKey(AccessKeyRecord),
     /// Remove the access key.
     DeleteAccessKey(AccessKeyId),
+    /// Insert the list, or replace the one of the same instance and id.
+    PutCrl {
+        /// What is kept of it.
+        record: CrlRecord,
+        /// The list itself, whose digest is in the record.
+        der: CrlDer,
+    },
+    /// Remove the list.
+    DeleteCrl {
+        /// The instance it is kept for.
+        instance: InstanceId,
+        /// Which.
+        id: CrlId,
+    },
+    /// Insert the policy, or replace the one of the same instance and issuer.
+    PutCrlPolicy(CrlPolicyRecord),
 }
 
 /// All records at one point of the sequence.
@@ -152,6 +208,10 @@ pub struct Snapshot {
     pub register_codes: Vec<RegisterCodeRecord>,
     /// Access keys.
     pub access_keys: Vec<AccessKeyRecord>,
+    /// Lists of revoked certificates, without their DER.
+    pub crls: Vec<CrlRecord>,
+    /// What is demanded of lists, where anything was ever said.
+    pub crl_policies: Vec<CrlPolicyRecord>,
 }
 
 /// Why the store could not do it.
@@ -208,8 +268,15 @@ pub trait Store: Send + Sync + 'static {
     /// The number of the last commit.
     fn head(&self) -> StoreFuture<'_, u64>;
 
+    /// The DER of a kept list.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if it is not there, or is another.
+    fn crl(&self, digest: CrlDigest) -> StoreFuture<'_, CrlDer>;
+
     /// Apply the changes as one commit and give its number; durable when it returns. Once the
-    /// future was polled, the commit goes on if the future is dropped.
+    /// future was polled, the commit goes on if the future is dropped; one with lists may then
+    /// leave nothing behind.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if the head is not `expected`, [`StoreError::Corrupt`] for a

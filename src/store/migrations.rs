@@ -24,6 +24,10 @@ const MIGRATIONS: &[Migration] = &[
         name: "access_key",
         sql: include_str!("migrations/0002_access_key.sql"),
     },
+    Migration {
+        name: "crl",
+        sql: include_str!("migrations/0003_crl.sql"),
+    },
 ];
 
 /// The newest version this program knows.

@@ -1,10 +1,12 @@
-//! The store of a single node: one SQLite file, and two threads.
+//! The store of a single node: one SQLite file, files for large lists, and three threads.
 //!
 //! The writer owns the connection through which everything is written; the reader has one of its
-//! own for snapshots, so that a large one holds up no change. The file can be looked at, and
+//! own for snapshots, so that a large one holds up no change. The third one writes and reads lists
+//! of revoked certificates, which have a file each. The database file can be looked at, and
 //! edited, with the `sqlite3` command while the broker runs.
 
 mod der;
+mod lists;
 mod lock;
 mod place;
 mod rows;
@@ -12,6 +14,7 @@ mod rows;
 mod tests;
 mod writer;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -20,12 +23,14 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 
+use self::lists::{ListRequest, Lists};
 use self::lock::DirectoryLock;
 use self::place::Place;
 use self::writer::{Answer, Commit, Request, Writer};
-use super::{Change, Snapshot, Store, StoreError, StoreFuture, files, migrations};
+use super::{Change, CrlDer, Snapshot, Store, StoreError, StoreFuture, files, migrations};
+use crate::ca::id::CrlDigest;
 
 /// How long a write waits for another program that holds the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +50,9 @@ pub struct SqliteStore {
     // In this order: the reader is done before the writer closes the database for good.
     reader: Worker<Answer<Snapshot>>,
     writer: Worker<Request>,
+    lists: Worker<ListRequest>,
+    /// Held from the writing of a file until the rows have changed: between them no file goes.
+    lists_change: Mutex<()>,
     heads: watch::Receiver<u64>,
     slots: Arc<Semaphore>,
 }
@@ -54,7 +62,7 @@ impl SqliteStore {
     /// 0700); bring its tables up to date; start the threads.
     ///
     /// Beside `path`, files with the suffixes `-wal` and `-shm` (SQLite's) and `.lock` (ours)
-    /// appear.
+    /// appear, and a directory `crls` once there are lists of revoked certificates.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] if another broker uses it, if others may read it, if it was
@@ -91,6 +99,8 @@ impl SqliteStore {
         migrations::apply(&connection, version)?;
         connection.pragma_update(None, "foreign_keys", true)?;
 
+        let lists = Lists::beside(path, &rows::digests(&connection)?)?;
+
         let reading = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let place = Place::of(path)?;
         let (writer, heads) = Writer::new(connection, place.clone(), lock)?;
@@ -99,6 +109,8 @@ impl SqliteStore {
                 read(&reading, &place, &requests);
             })?,
             writer: Worker::start("store-writer", move |requests| writer.run(&requests))?,
+            lists: Worker::start("store-lists", move |requests| lists.run(&requests))?,
+            lists_change: Mutex::new(()),
             heads,
             slots: Arc::new(Semaphore::new(MAX_WAITING)),
         })
@@ -122,18 +134,38 @@ impl Store for SqliteStore {
         })
     }
 
+    fn crl(&self, digest: CrlDigest) -> StoreFuture<'_, CrlDer> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            self.lists.ask(ListRequest::Read(digest, answer))?;
+            answered.await.unwrap_or(Err(StoreError::Closed))
+        })
+    }
+
     fn commit(&self, expected: u64, changes: Vec<Change>) -> StoreFuture<'_, u64> {
         Box::pin(async move {
-            let slot = Arc::clone(&self.slots).acquire_owned().await;
-            let slot = slot.map_err(|_| StoreError::Closed)?;
-            let (answer, answered) = oneshot::channel();
-            self.writer.ask(Request::Commit(Commit {
-                expected,
-                changes,
-                answer,
-                _slot: slot,
-            }))?;
-            answered.await.unwrap_or(Err(StoreError::Closed))
+            let lists = |change: &Change| {
+                matches!(change, Change::PutCrl { .. } | Change::DeleteCrl { .. })
+            };
+            if !changes.iter().any(lists) {
+                return self.commit_rows(expected, changes).await;
+            }
+            let _alone = self.lists_change.lock().await;
+            for change in &changes {
+                if let Change::PutCrl { record, der } = change {
+                    let (answer, answered) = oneshot::channel();
+                    let request = ListRequest::Write(record.digest, der.clone(), answer);
+                    self.lists.ask(request)?;
+                    answered.await.unwrap_or(Err(StoreError::Closed))?;
+                }
+            }
+            let committed = self.commit_rows(expected, changes).await;
+            match self.named_lists().await {
+                Ok(named) => self.lists.ask(ListRequest::Sweep(named))?,
+                // They go at the next start.
+                Err(error) => tracing::warn!(%error, "which CRLs are kept could not be read"),
+            }
+            committed
         })
     }
 
@@ -143,6 +175,27 @@ impl Store for SqliteStore {
             let head = heads.wait_for(|&head| head > after).await;
             head.map(|head| *head).map_err(|_| StoreError::Closed)
         })
+    }
+}
+
+impl SqliteStore {
+    async fn commit_rows(&self, expected: u64, changes: Vec<Change>) -> Result<u64, StoreError> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        let slot = slot.map_err(|_| StoreError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        self.writer.ask(Request::Commit(Commit {
+            expected,
+            changes,
+            answer,
+            _slot: slot,
+        }))?;
+        answered.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn named_lists(&self) -> Result<HashSet<CrlDigest>, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.writer.ask(Request::NamedLists(answer))?;
+        answered.await.unwrap_or(Err(StoreError::Closed))
     }
 }
 

@@ -129,6 +129,11 @@ impl<'a> UnverifiedCrl<'a> {
         self.issuer
     }
 
+    /// Which issue it is.
+    pub fn number(&self) -> CrlNumber {
+        self.number
+    }
+
     /// Check that one of these registered CAs signed it, and read its entries, at most `most`.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! A control over a store that can be made to fail.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,7 @@ use super::INSTANCE;
 use crate::audit::AuditLog;
 use crate::ca::certificate::to_pem;
 use crate::ca::error::Refusal;
-use crate::ca::id::{CaId, RequestId};
+use crate::ca::id::{CaId, CrlDigest, RequestId};
 use crate::ca::lifecycle::Status;
 use crate::ca::path::Admitted;
 use crate::ca::topology::SameKey;
@@ -21,7 +22,7 @@ use crate::control::{
     Caller, Control, ControlError, ControlParts, ControlSettings, Door, Grant, InstanceSettings,
     OnInactivate, Principal,
 };
-use crate::store::{Change, Snapshot, Store, StoreError, StoreFuture};
+use crate::store::{Change, CrlDer, Snapshot, Store, StoreError, StoreFuture};
 use crate::testing::{TestCa, TestDevice};
 use crate::tls::peer::VerifiedPeer;
 
@@ -29,6 +30,7 @@ use crate::tls::peer::VerifiedPeer;
 #[derive(Default)]
 pub(super) struct TestStore {
     pub(super) kept: Mutex<Snapshot>,
+    pub(super) lists: Mutex<HashMap<CrlDigest, CrlDer>>,
     pub(super) broken: AtomicBool,
     pub(super) changed: Notify,
 }
@@ -64,6 +66,17 @@ impl TestStore {
                     kept.access_keys.push(key);
                 }
                 Change::DeleteAccessKey(id) => kept.access_keys.retain(|key| key.id != id),
+                Change::PutCrl { record, der } => {
+                    self.lists.lock().unwrap().insert(record.digest, der);
+                    kept.crls.retain(|other| other.id != record.id);
+                    kept.crls.push(record);
+                }
+                Change::DeleteCrl { id, .. } => kept.crls.retain(|crl| crl.id != id),
+                Change::PutCrlPolicy(policy) => {
+                    kept.crl_policies
+                        .retain(|other| other.issuer != policy.issuer);
+                    kept.crl_policies.push(policy);
+                }
             }
         }
         kept.seq += 1;
@@ -84,6 +97,13 @@ impl Store for TestStore {
 
     fn head(&self) -> StoreFuture<'_, u64> {
         Box::pin(async { Ok(self.kept.lock().unwrap().seq) })
+    }
+
+    fn crl(&self, digest: CrlDigest) -> StoreFuture<'_, CrlDer> {
+        Box::pin(async move {
+            let found = self.lists.lock().unwrap().get(&digest).cloned();
+            found.ok_or(StoreError::Closed)
+        })
     }
 
     fn commit(&self, expected: u64, changes: Vec<Change>) -> StoreFuture<'_, u64> {

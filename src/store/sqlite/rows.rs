@@ -4,11 +4,15 @@
 //! record is an error that names it, because a row passed over could be the one that says
 //! `inactive`.
 
+mod crl;
+
 use std::collections::HashSet;
 use std::str::FromStr;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
+
+pub(super) use self::crl::digests;
 
 use super::der;
 use crate::ca::id::{CaId, CertSerial, IdError, InstanceId};
@@ -62,6 +66,13 @@ pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> 
         devices,
         register_codes,
         access_keys,
+        crls: read_all(connection, "crl", crl::SELECT, crl::read)?,
+        crl_policies: read_all(
+            connection,
+            "crl_policy",
+            crl::SELECT_POLICIES,
+            crl::read_policy,
+        )?,
     })
 }
 
@@ -106,6 +117,9 @@ pub(super) fn apply(connection: &Connection, change: &Change) -> Result<(), Stor
                 .execute([id.as_str()])?;
             Ok(())
         }
+        Change::PutCrl { record, der } => crl::put(connection, record, der),
+        Change::DeleteCrl { instance, id } => crl::delete(connection, instance, id),
+        Change::PutCrlPolicy(policy) => crl::put_policy(connection, policy),
     }
 }
 

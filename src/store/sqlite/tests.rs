@@ -3,6 +3,7 @@
 mod crash;
 mod faults;
 mod hand;
+mod lists;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,10 +12,14 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::ca::id::{AccessKeyId, CaId, CaKeyId, CertSerial};
+use crate::ca::crl::CrlPolicy;
+use crate::ca::id::{AccessKeyId, CaId, CaKeyId, CertSerial, CrlId};
 use crate::ca::lifecycle::Status;
 use crate::secret::Secret;
-use crate::store::{AccessKeyRecord, CaRecord, DeviceRecord, KeptSecret, RegisterCodeRecord};
+use crate::store::{
+    AccessKeyRecord, CaRecord, CrlPolicyRecord, CrlRecord, DeviceRecord, KeptSecret,
+    RegisterCodeRecord,
+};
 
 struct Bench {
     directory: TempDir,
@@ -135,6 +140,34 @@ fn key(number: u8, status: Status) -> AccessKeyRecord {
     }
 }
 
+/// The n-th issue of a list. What is in it does not matter to the store.
+fn crl(list: u8, issue: u8) -> Change {
+    let der = CrlDer(der(&[0xc7, list, issue]).into());
+    let record = CrlRecord {
+        instance: "post-cn-1".parse().unwrap(),
+        id: CrlId::from_bytes([0xa0 + list; 32]),
+        issuer: CaKeyId::from_bytes([7; 32]),
+        digest: CrlDigest::of_der(&der.0),
+        imported_at_ms: i64::from(issue),
+    };
+    Change::PutCrl { record, der }
+}
+
+fn delete_crl(list: u8) -> Change {
+    Change::DeleteCrl {
+        instance: "post-cn-1".parse().unwrap(),
+        id: CrlId::from_bytes([0xa0 + list; 32]),
+    }
+}
+
+fn crl_policy(issuer: u8, policy: CrlPolicy) -> CrlPolicyRecord {
+    CrlPolicyRecord {
+        instance: "post-cn-1".parse().unwrap(),
+        issuer: CaKeyId::from_bytes([issuer; 32]),
+        policy,
+    }
+}
+
 /// What the store must be equivalent to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Model {
@@ -142,6 +175,8 @@ struct Model {
     devices: BTreeMap<CertSerial, DeviceRecord>,
     codes: BTreeMap<String, RegisterCodeRecord>,
     keys: BTreeMap<AccessKeyId, AccessKeyRecord>,
+    crls: BTreeMap<CrlId, CrlRecord>,
+    policies: BTreeMap<CaKeyId, CrlPolicyRecord>,
 }
 
 impl Model {
@@ -178,6 +213,15 @@ impl Model {
                 Change::DeleteAccessKey(id) => {
                     next.keys.remove(&id);
                 }
+                Change::PutCrl { record, .. } => {
+                    next.crls.insert(record.id, record);
+                }
+                Change::DeleteCrl { id, .. } => {
+                    next.crls.remove(&id);
+                }
+                Change::PutCrlPolicy(record) => {
+                    next.policies.insert(record.issuer, record);
+                }
             }
         }
         Some(next)
@@ -201,11 +245,19 @@ impl Model {
                 .iter()
                 .map(|r| (r.id.clone(), r.clone()))
                 .collect(),
+            crls: snapshot.crls.iter().map(|r| (r.id, r.clone())).collect(),
+            policies: snapshot
+                .crl_policies
+                .iter()
+                .map(|r| (r.issuer, r.clone()))
+                .collect(),
         };
         assert_eq!(model.cas.len(), snapshot.cas.len());
         assert_eq!(model.devices.len(), snapshot.devices.len());
         assert_eq!(model.codes.len(), snapshot.register_codes.len());
         assert_eq!(model.keys.len(), snapshot.access_keys.len());
+        assert_eq!(model.crls.len(), snapshot.crls.len());
+        assert_eq!(model.policies.len(), snapshot.crl_policies.len());
         model
     }
 }
@@ -228,6 +280,10 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => (0..3_u8).prop_map(|n| Change::DeleteRegisterCode(format!("code-{n}"))),
         1 => (0..4_u8, any_status()).prop_map(|(n, s)| Change::PutAccessKey(key(n, s))),
         1 => (0..4_u8).prop_map(|n| Change::DeleteAccessKey(key(n, Status::Active).id)),
+        1 => (0..3_u8, 0..3_u8).prop_map(|(list, issue)| crl(list, issue)),
+        1 => (0..3_u8).prop_map(delete_crl),
+        1 => (0..2_u8, 0..3_usize)
+            .prop_map(|(n, p)| Change::PutCrlPolicy(crl_policy(n, CrlPolicy::ALL[p]))),
     ]
 }
 
@@ -268,6 +324,10 @@ proptest! {
             prop_assert_eq!(snapshot.seq, head);
             prop_assert_eq!(block_on(bench.store().head()).unwrap(), head);
             prop_assert_eq!(&Model::of(&snapshot), &model);
+            for record in &snapshot.crls {
+                let der = block_on(bench.store().crl(record.digest)).unwrap();
+                prop_assert_eq!(CrlDigest::of_der(&der.0), record.digest);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@
 //! and always before it commits or tells the head. It then gives the edit the next number, so
 //! that whoever committed against the state before it gets a conflict, and `changed` resolves.
 
+use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::lock::DirectoryLock;
 use super::place::Place;
 use super::rows;
+use crate::ca::id::CrlDigest;
 use crate::store::{Change, StoreError};
 
 /// How long an edit by hand may stay unnoticed while nothing else happens. A look costs about
@@ -32,6 +34,8 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Request {
     Commit(Commit),
     Head(Answer<u64>),
+    /// Which lists of revoked certificates the rows name.
+    NamedLists(Answer<HashSet<CrlDigest>>),
     /// Lets a test reach the connection.
     #[cfg(test)]
     With(Box<dyn FnOnce(&Connection) + Send>),
@@ -110,16 +114,21 @@ impl Writer {
     fn serve(&mut self, group: Vec<Request>) {
         let mut commits = Vec::new();
         let mut heads = Vec::new();
+        let mut lists = Vec::new();
         for request in group {
             match request {
                 Request::Commit(commit) => commits.push(commit),
                 Request::Head(answer) => heads.push(answer),
+                Request::NamedLists(answer) => lists.push(answer),
                 #[cfg(test)]
                 Request::With(act) => act(&self.connection),
             }
         }
         if !commits.is_empty() {
             self.commit(commits);
+        }
+        for answer in lists {
+            let _ = answer.send(rows::digests(&self.connection));
         }
         if heads.is_empty() {
             return;

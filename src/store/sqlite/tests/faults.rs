@@ -8,6 +8,24 @@ use super::*;
 #[tokio::test]
 async fn a_row_that_is_no_record_fails_the_snapshot_and_is_named() {
     let cases = [
+        ("crl", "UPDATE crl SET id = upper(id)", "id "),
+        ("crl", "UPDATE crl SET sha256 = ''", "sha256 "),
+        ("crl", "UPDATE crl SET issuer = x'00'", "issuer "),
+        (
+            "crl",
+            "UPDATE crl SET imported_at_ms = ''",
+            "imported_at_ms ",
+        ),
+        (
+            "crl_policy",
+            "UPDATE crl_policy SET policy = 'none'",
+            "policy ",
+        ),
+        (
+            "crl_policy",
+            "UPDATE crl_policy SET issuer = '7'",
+            "issuer ",
+        ),
         ("ca", "UPDATE ca SET id = 'zz' || substr(id, 3)", "id "),
         ("ca", "UPDATE ca SET id = upper(id)", "id "),
         ("ca", "UPDATE ca SET id = x'00'", "id "),
@@ -98,6 +116,8 @@ async fn a_row_that_is_no_record_fails_the_snapshot_and_is_named() {
         Change::PutDevice(device(1, 1, Status::Active)),
         Change::PutRegisterCode(code(1, false)),
         Change::PutAccessKey(key(2, Status::Active)),
+        crl(1, 1),
+        Change::PutCrlPolicy(crl_policy(1, CrlPolicy::Required)),
     ];
     store.commit(0, changes.clone()).await.unwrap();
     let hand = bench.by_hand();
@@ -113,7 +133,8 @@ async fn a_row_that_is_no_record_fails_the_snapshot_and_is_named() {
             other => panic!("{edit}: {other:?}"),
         }
         hand.execute_batch(
-            "DELETE FROM device; DELETE FROM ca; DELETE FROM register_code; DELETE FROM access_key",
+            "DELETE FROM device; DELETE FROM ca; DELETE FROM register_code; \
+             DELETE FROM access_key; DELETE FROM crl; DELETE FROM crl_policy",
         )
         .unwrap();
         let head = store.head().await.unwrap();
