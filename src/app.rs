@@ -2,6 +2,7 @@
 
 mod admin;
 mod banner;
+mod crl_files;
 pub mod dev_pki;
 mod development;
 mod gate;
@@ -36,6 +37,7 @@ use crate::store::replay::Missing;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry;
 use banner::{Banner, Reached};
+use crl_files::CrlFiles;
 use dev_pki::{DevPki, DevPkiError};
 use development::Registry;
 use listeners::Listening;
@@ -50,6 +52,7 @@ pub struct App {
     admin_address: SocketAddr,
     instances: Vec<Serving>,
     listening: Vec<Listening>,
+    crl_files: CrlFiles,
     metrics: Option<PrometheusHandle>,
     grace: Duration,
 }
@@ -141,6 +144,10 @@ impl App {
             development::register(&control, instance, pki, Registry::at(head)).await?;
         }
 
+        // What they revoke is out before anybody is served.
+        let mut crl_files = CrlFiles::new(&config, &control);
+        crl_files.look().await;
+
         let service = admin::service(&config.admin, &control);
         let commands = config.admin.control_channel.as_ref().map(|_| {
             let commands = admin::commands(Arc::clone(&service), &control);
@@ -192,6 +199,7 @@ impl App {
             admin_address,
             instances,
             listening,
+            crl_files,
             metrics,
             grace: config.shutdown_grace,
         })
@@ -240,6 +248,11 @@ impl App {
         }
         tracing::info!(address = %self.admin_address, "serving the admin API");
         tasks.spawn(self.admin.serve(shutdown.clone()));
+        tasks.spawn(
+            shutdown
+                .clone()
+                .run_until_cancelled_owned(self.crl_files.follow()),
+        );
         if let Some(metrics) = self.metrics {
             tokio::spawn(
                 shutdown

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod ca;
 pub mod client;
+pub mod crl;
 pub mod device;
 pub mod generate;
 pub mod instance;
@@ -52,6 +53,14 @@ enum Command {
         connection: client::ConnectionArgs,
         #[command(subcommand)]
         command: ca::CaCommand,
+    },
+    /// Import the lists of certificates that CAs have revoked, and say what is demanded of them.
+    #[command(after_help = client::EXIT_CODES)]
+    Crl {
+        #[command(flatten)]
+        connection: client::ConnectionArgs,
+        #[command(subcommand)]
+        command: crl::CrlCommand,
     },
     /// Look at the device certificates that connected, and switch single ones off and on.
     #[command(after_help = client::EXIT_CODES)]
@@ -151,6 +160,13 @@ impl Cli {
             Command::Pki(command) => pki::run(command),
             Command::Audit(command) => audit::run(command),
             Command::Ca {
+                connection,
+                command,
+            } => {
+                command.run(&connection.open()?)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Crl {
                 connection,
                 command,
             } => {

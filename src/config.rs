@@ -39,6 +39,8 @@ pub struct Config {
     pub instances: Vec<Instance>,
     /// Limits of the registry.
     pub registry: ControlSettings,
+    /// How often the files of CRLs are looked at.
+    pub crl_poll: Duration,
     /// TLS in front of the broker.
     pub tls: Tls,
     /// The admin API and the control topic.
@@ -77,8 +79,20 @@ pub struct Instance {
     pub on_inactivate: OnInactivate,
     /// What one inactive certificate of a CA means for its others.
     pub same_key: SameKey,
+    /// Files from which CRLs are imported whenever they change.
+    pub crls: Vec<CrlSource>,
     /// What its sessions are built from.
     pub mqtt: mqtt::settings::Settings,
+}
+
+/// A file, or a directory of files, from which CRLs are imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrlSource {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Serial number or name of the CA whose list it must be; any registered one's if it is not
+    /// said.
+    pub ca: Option<String>,
 }
 
 /// TLS in front of the broker.

@@ -9,6 +9,7 @@
 pub mod access_key;
 mod ca;
 mod change;
+pub mod crl;
 mod device;
 pub mod error;
 pub mod grant;
@@ -27,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,7 +43,7 @@ use crate::tls::peer::VerifiedPeer;
 
 use self::access_key::AccessKeys;
 use self::change::Turn;
-pub use self::error::{CaRefusal, ControlError};
+pub use self::error::{CaRefusal, ControlError, CrlRefusal};
 use self::grant::Lacking;
 pub use self::grant::{Grant, Need};
 use self::keys::KeySettings;
@@ -93,6 +94,12 @@ pub struct ControlSettings {
     pub max_devices: usize,
     /// Access keys that commands may make. Default: 1,000.
     pub max_access_keys: usize,
+    /// Lists of revoked certificates an instance may have. Default: 1,000.
+    pub max_crls: usize,
+    /// Entries of all of them together, 25 octets each. Default: 10,000,000.
+    pub max_crl_entries: usize,
+    /// Octets of one of them. Default: 128 MiB.
+    pub max_crl_octets: usize,
 }
 
 impl Default for ControlSettings {
@@ -103,6 +110,9 @@ impl Default for ControlSettings {
             max_cas: 100_000,
             max_devices: 1_000_000,
             max_access_keys: 1_000,
+            max_crls: 1_000,
+            max_crl_entries: 10_000_000,
+            max_crl_octets: 128 << 20,
         }
     }
 }
@@ -147,6 +157,8 @@ struct Inner {
     /// Whether the last attempt to read what another hand changed succeeded.
     followed: AtomicBool,
     seen: mpsc::Sender<VerifiedPeer>,
+    /// Held while a list of revoked certificates is read, so that only one takes the memory.
+    reading: Semaphore,
     tasks: TaskTracker,
     closing: CancellationToken,
 }

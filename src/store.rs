@@ -274,6 +274,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Corrupt`] if it is not there, or is another.
     fn crl(&self, digest: CrlDigest) -> StoreFuture<'_, CrlDer>;
 
+    /// Write the DER of a list ahead of the commit that names it, so that the commit need not: what
+    /// is large goes to disk while other changes go on. What no commit names goes again.
+    ///
+    /// # Errors
+    /// If it cannot be written, or is not the list of this digest.
+    fn prepare_crl(&self, digest: CrlDigest, der: CrlDer) -> StoreFuture<'_, ()>;
+
     /// Apply the changes as one commit and give its number; durable when it returns. Once the
     /// future was polled, the commit goes on if the future is dropped; one with lists may then
     /// leave nothing behind.

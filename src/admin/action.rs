@@ -1,4 +1,5 @@
-//! The operations there are, by the names that the vendor gave them; `ListSessions` is ours.
+//! The operations there are, by the names that the vendor gave them; `ListSessions` is ours, and so
+//! are those on CRLs and access keys.
 
 use crate::control::Door;
 
@@ -65,6 +66,14 @@ actions! {
     ListSessions;
     /// List the instances.
     ListInstances;
+    /// Import a list of revoked certificates.
+    ImportCrl;
+    /// List the lists of revoked certificates.
+    ListCrls;
+    /// Delete a list of revoked certificates.
+    DeleteCrl;
+    /// Say what is demanded of the lists of a CA.
+    SetCrlPolicy;
 }
 
 impl Action {
@@ -89,6 +98,7 @@ impl Action {
             | Self::BatchQuerySessionByClientIds
             | Self::ListSessions
             | Self::ListInstances
+            | Self::ListCrls
             | Self::ListAccessKeys => true,
             Self::RegisterCaCertificate
             | Self::ActiveCaCertificate
@@ -98,6 +108,9 @@ impl Action {
             | Self::InactivateDeviceCertificate
             | Self::DeleteDeviceCertificate
             | Self::CloseConnection
+            | Self::ImportCrl
+            | Self::DeleteCrl
+            | Self::SetCrlPolicy
             | Self::CreateAccessKey
             | Self::UpdateAccessKey
             | Self::DeleteAccessKey => false,
@@ -135,7 +148,11 @@ impl Action {
             | Self::ActiveDeviceCertificate
             | Self::InactivateDeviceCertificate
             | Self::DeleteDeviceCertificate
-            | Self::ListSessions => Some("MqttInstanceId"),
+            | Self::ListSessions
+            | Self::ImportCrl
+            | Self::ListCrls
+            | Self::DeleteCrl
+            | Self::SetCrlPolicy => Some("MqttInstanceId"),
             Self::CloseConnection
             | Self::QuerySessionByClientId
             | Self::BatchQuerySessionByClientIds => Some("InstanceId"),
@@ -167,6 +184,10 @@ impl Action {
             | Self::DeleteCaCertificate
             | Self::ActiveDeviceCertificate
             | Self::DeleteDeviceCertificate
+            // One list may let in what the one before it revoked.
+            | Self::ImportCrl
+            | Self::DeleteCrl
+            | Self::SetCrlPolicy
             // Not for the network at all.
             | Self::CreateAccessKey
             | Self::UpdateAccessKey
@@ -177,6 +198,7 @@ impl Action {
             | Self::BatchQuerySessionByClientIds
             | Self::ListSessions
             | Self::ListInstances
+            | Self::ListCrls
             | Self::ListAccessKeys
             | Self::InactivateDeviceCertificate
             | Self::GetCaCertificate
@@ -244,7 +266,7 @@ mod tests {
 
     #[test]
     fn names_find_their_operations() {
-        assert_eq!(Action::ALL.len(), 22);
+        assert_eq!(Action::ALL.len(), 26);
         for action in Action::ALL {
             assert_eq!(Action::find(action.name()), Some(*action));
             assert!(!is_unsupported(action.name()));

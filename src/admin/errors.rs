@@ -127,6 +127,10 @@ codes! {
     HeadTooLarge = "RequestHeadTooLarge", 431, 431, "The request line and header fields are too large.";
     /// The body did not come in time.
     RequestTimeout = "RequestTimeout", 408, 408, "The request was not completed in time.";
+    /// A list of revoked certificates is not what it must be.
+    CrlContentError = "CrlContentError", 400, 400, "The CRL is not taken.";
+    /// No such list.
+    CrlNotFound = "CrlNotFound", 404, 404, "The CRL is not found.";
 }
 
 impl Code {
@@ -251,6 +255,10 @@ impl From<ControlError> for ApiError {
             ControlError::TooManyCas(_) => Code::CaNumExceed.into(),
             ControlError::CaRefused(_) => Self::with_detail(Code::CertificateContentError, text),
             ControlError::SnNotUnique(_) => Code::SnNotUnique.into(),
+            ControlError::CrlRefused(why) => {
+                Self::with_detail(Code::CrlContentError, sentence(&why.to_string()))
+            }
+            ControlError::CrlNotFound(_) => Code::CrlNotFound.into(),
             ControlError::KeyNotFound(_) => Self::with_detail(Code::AccessKeyNotFound, sentence(&text)),
             ControlError::KeyIsConfigured(_) => {
                 Self::with_detail(Code::ParameterFieldCheckFailed, sentence(&text))
@@ -343,6 +351,8 @@ mod tests {
             ("RequestBodyTooLarge", 413, 413),
             ("RequestHeadTooLarge", 431, 431),
             ("RequestTimeout", 408, 408),
+            ("CrlContentError", 400, 400),
+            ("CrlNotFound", 404, 404),
         ];
         let found: Vec<_> = Code::ALL
             .iter()

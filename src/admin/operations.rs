@@ -1,5 +1,6 @@
 //! The operations: parameters in, a call of [`Control`], an answer out. No transport.
 
+mod crls;
 mod sessions;
 
 use std::borrow::Cow;
@@ -138,6 +139,10 @@ pub async fn execute(
         }
         Action::ListSessions => sessions::list(control, caller, instance, params).await?,
         Action::ListInstances => sessions::instances(control, caller, params)?,
+        Action::ImportCrl => crls::import(control, caller, instance, params).await?,
+        Action::ListCrls => crls::list(control, caller, instance, params).await?,
+        Action::DeleteCrl => crls::delete(control, caller, instance, params).await?,
+        Action::SetCrlPolicy => crls::set_policy(control, caller, instance, params).await?,
     })
 }
 

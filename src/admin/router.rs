@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::{Router, extract::Request};
+use base64::Engine as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -41,6 +42,8 @@ pub struct RequestLimits {
     pub body: usize,
     /// How long the body may take.
     pub body_timeout: Duration,
+    /// Octets of a body that is a CRL, over the local socket.
+    pub crl: usize,
     /// Requests that are worked on at a time.
     pub concurrent: usize,
 }
@@ -52,6 +55,7 @@ impl Default for RequestLimits {
             headers: 100,
             body: 256 * 1024,
             body_timeout: Duration::from_secs(10),
+            crl: 192 << 20,
             concurrent: 256,
         }
     }
@@ -80,6 +84,8 @@ pub struct Api {
 struct Shared {
     api: Api,
     working: Semaphore,
+    /// Held by the one who sends a large body.
+    large: Semaphore,
 }
 
 /// All paths of the admin address. A connection must add its peer's address ([`Peer`]).
@@ -87,6 +93,7 @@ pub(super) fn router(api: Api) -> Router {
     let health = health::routes(Arc::clone(&api.ready), Arc::clone(&api.metrics));
     let shared = Arc::new(Shared {
         working: Semaphore::new(api.limits.concurrent),
+        large: Semaphore::new(1),
         api,
     });
     Router::new()
@@ -175,8 +182,12 @@ impl Shared {
     async fn call(&self, call: &mut Call, peer: &Peer, request: Request) -> Outcome {
         let (head, body) = request.into_parts();
         self.check_head(&head)?;
-        let body = self.read(body).await?;
         let query = Params::decode(head.uri.query().unwrap_or_default()).map_err(unreadable)?;
+        if let (Peer::Host(user), true) = (peer, is_of_type(&head.headers, CRL)) {
+            return self.crl_call(call, user, query, body).await;
+        }
+        let limits = &self.api.limits;
+        let body = read(body, limits.body, limits.body_timeout).await?;
         let form = form(&head.headers, &body)?;
         match peer {
             Peer::Network(address) => {
@@ -236,6 +247,27 @@ impl Shared {
             .await
     }
 
+    /// A call over the local socket whose body is a CRL (RFC 2585, section 4.2), which may be
+    /// large: the other parameters are in the query.
+    async fn crl_call(
+        &self,
+        call: &mut Call,
+        user: &HostUser,
+        mut params: Params,
+        body: Body,
+    ) -> Outcome {
+        let _alone = self.large.acquire().await;
+        let content = read(body, self.api.limits.crl, LARGE_BODY_TIMEOUT).await?;
+        let content = match std::str::from_utf8(&content) {
+            Ok(text) => text.to_owned(),
+            Err(_) => base64::engine::general_purpose::STANDARD.encode(&content),
+        };
+        params
+            .insert("CrlContent".to_owned(), content)
+            .map_err(unreadable)?;
+        self.host_call(call, user, params).await
+    }
+
     /// A call over the local socket: nothing is signed, the kernel has proved the caller.
     async fn host_call(&self, call: &mut Call, user: &HostUser, mut params: Params) -> Outcome {
         let action = params.remove("Action").ok_or(Code::MissingAction)?;
@@ -288,20 +320,6 @@ impl Shared {
         Ok(())
     }
 
-    async fn read(&self, body: Body) -> Result<Bytes, ApiError> {
-        let limits = &self.api.limits;
-        let read = Limited::new(body, limits.body).collect();
-        match tokio::time::timeout(limits.body_timeout, read).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Code::BodyTooLarge.into()),
-            Ok(Err(_)) => Err(ApiError::with_detail(
-                Code::ParameterCheckFailed,
-                "The body cannot be read.",
-            )),
-            Err(_) => Err(Code::RequestTimeout.into()),
-        }
-    }
-
     fn now_ms(&self) -> Result<i64, ApiError> {
         (self.api.clock)()
             .duration_since(UNIX_EPOCH)
@@ -311,16 +329,32 @@ impl Shared {
     }
 }
 
+async fn read(body: Body, most: usize, timeout: Duration) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(timeout, Limited::new(body, most).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Code::BodyTooLarge.into()),
+        Ok(Err(_)) => Err(ApiError::with_detail(
+            Code::ParameterCheckFailed,
+            "The body cannot be read.",
+        )),
+        Err(_) => Err(Code::RequestTimeout.into()),
+    }
+}
+
+fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next());
+    essence.is_some_and(|it| it.trim().eq_ignore_ascii_case(wanted))
+}
+
 /// The parameters in the body. The clients that send an empty body give it any type.
 fn form(headers: &HeaderMap, body: &[u8]) -> Result<Params, ApiError> {
     if body.is_empty() {
         return Ok(Params::default());
     }
-    let essence = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next());
-    if !essence.is_some_and(|it| it.trim().eq_ignore_ascii_case(FORM)) {
+    if !is_of_type(headers, FORM) {
         return Err(ApiError::with_detail(
             Code::ParameterCheckFailed,
             format!("A body must be of the type {FORM}."),
@@ -345,6 +379,12 @@ fn check_format(params: &Params) -> Result<(), ApiError> {
 }
 
 const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A body that is a CRL, in DER or PEM.
+pub(crate) const CRL: &str = "application/pkix-crl";
+
+/// How long a large body may take.
+const LARGE_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn unreadable(error: ParamsError) -> ApiError {
     ApiError::with_detail(Code::ParameterCheckFailed, format!("{error}."))

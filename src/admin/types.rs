@@ -152,7 +152,7 @@ pub fn register_code(code: &str) -> Value {
 }
 
 /// Unix seconds as the API writes a time: milliseconds, as a decimal string.
-fn milliseconds(seconds: i64) -> String {
+pub(super) fn milliseconds(seconds: i64) -> String {
     seconds.saturating_mul(1000).to_string()
 }
 

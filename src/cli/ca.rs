@@ -111,6 +111,7 @@ fn show_one(connection: &Connection, text: &str) -> Result<(), ClientError> {
             ("Valid from", show::time(&ca, "ValidBegin")),
             ("Valid until", show::time(&ca, "ValidEnd")),
             ("Key proved", proved.to_owned()),
+            ("CRLs", field(&ca, "CrlPolicy")),
         ]) + "\n"
             + &pem(&ca, "CaContent")
     });

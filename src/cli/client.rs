@@ -47,7 +47,7 @@ pub struct ConnectionArgs {
 }
 
 /// What scripts can go by.
-pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the broker; 2 wrong usage, key file or input; 3 the broker cannot be reached; 4 no such CA, device, key, session or instance.";
+pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the broker; 2 wrong usage, key file or input; 3 the broker cannot be reached; 4 no such CA, CRL, device, key, session or instance.";
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -343,6 +343,19 @@ impl Connection {
     /// # Errors
     /// If the broker refuses, or cannot be reached.
     pub fn call(&self, action: Action, fields: &[(&str, &str)]) -> Result<Value, ClientError> {
+        self.call_with(action, fields, None)
+    }
+
+    /// The same with a CRL, which may be large over a socket.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub(super) fn call_with(
+        &self,
+        action: Action,
+        fields: &[(&str, &str)],
+        crl: Option<Vec<u8>>,
+    ) -> Result<Value, ClientError> {
         let mut params = Params::default();
         let instance = match action.instance_parameter() {
             Some(name) => self.instance()?.map(|instance| (name, instance)),
@@ -353,7 +366,7 @@ impl Connection {
                 .insert(name.to_owned(), value.to_owned())
                 .map_err(|error| usage(error.to_string()))?;
         }
-        let answer = self.transport.send(action, params)?;
+        let answer = self.transport.send(action, params, crl)?;
         let body: Value = serde_json::from_str(&answer.text).map_err(|_| {
             self.transport.unreachable(format!(
                 "its answer (HTTP status {}) is not the JSON of the admin API",
@@ -393,7 +406,7 @@ impl Connection {
             Some(Code::AccessKeyNotFound) if self.proof() == Proof::Host => {
                 return ClientError::NotFound(message);
             }
-            Some(Code::FindCaBySnError | Code::FindDeviceBySnError) => {
+            Some(Code::FindCaBySnError | Code::FindDeviceBySnError | Code::CrlNotFound) => {
                 return ClientError::NotFound(message);
             }
             Some(Code::AccessKeyNotFound) => {
@@ -426,6 +439,15 @@ impl Connection {
             request_id: text("RequestId"),
         }
     }
+}
+
+/// The octets of a file that was named on the command line.
+///
+/// # Errors
+/// [`ClientError::Usage`] if it cannot be read.
+pub(super) fn read_octets(path: &Path) -> Result<Vec<u8>, ClientError> {
+    std::fs::read(path)
+        .map_err(|error| usage(format!("{} cannot be read: {error}", path.display())))
 }
 
 /// The text of a file that was named on the command line.

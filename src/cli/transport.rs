@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -18,6 +20,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use super::client::{ClientError, usage};
 use crate::admin::action::{self, Action};
 use crate::admin::params::Params;
+use crate::admin::router::CRL;
 use crate::admin::signature::{self, v3};
 use crate::secret::Secret;
 
@@ -61,17 +64,26 @@ impl Transport {
         }
     }
 
-    /// Send one call.
+    /// Send one call, with a CRL if there is one.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if there is nothing to send, [`ClientError::Unreachable`] if there is
     /// no answer.
-    pub(super) fn send(&self, action: Action, params: Params) -> Result<Answer, ClientError> {
-        match self {
-            Self::Local(path) => send_local(path, action, params),
-            Self::Remote(remote) => remote.send(action, params),
-        }
-        .map_err(|failed| match failed {
+    pub(super) fn send(
+        &self,
+        action: Action,
+        mut params: Params,
+        crl: Option<Vec<u8>>,
+    ) -> Result<Answer, ClientError> {
+        let sent = match (self, crl) {
+            (Self::Local(path), crl) => send_local(path, action, params, crl),
+            (Self::Remote(remote), None) => remote.send(action, params),
+            (Self::Remote(remote), Some(crl)) => params
+                .insert("CrlContent".to_owned(), STANDARD.encode(crl))
+                .map_err(|error| Failed::Usage(error.to_string()))
+                .and_then(|()| remote.send(action, params)),
+        };
+        sent.map_err(|failed| match failed {
             Failed::Usage(what) => usage(what),
             Failed::Unreachable(what) => self.unreachable(what),
         })
@@ -178,7 +190,12 @@ impl Remote {
     }
 }
 
-fn send_local(path: &Path, action: Action, mut params: Params) -> Result<Answer, Failed> {
+fn send_local(
+    path: &Path,
+    action: Action,
+    mut params: Params,
+    crl: Option<Vec<u8>>,
+) -> Result<Answer, Failed> {
     params
         .insert("Action".to_owned(), action.name().to_owned())
         .map_err(|error| Failed::Usage(error.to_string()))?;
@@ -186,14 +203,26 @@ fn send_local(path: &Path, action: Action, mut params: Params) -> Result<Answer,
         .enable_all()
         .build()
         .map_err(|error| Failed::Usage(format!("the call cannot be made: {error}")))?;
-    let call = async { tokio::time::timeout(LIMIT, exchange(path, params.canonical())).await };
+    // A form is bounded by the broker as it is from anywhere; a CRL is not.
+    let form = params.canonical();
+    let (target, content_type, body) = match crl {
+        None => ("/".to_owned(), FORM, form.into_bytes()),
+        Some(crl) => (format!("/?{form}"), CRL, crl),
+    };
+    let call = exchange(path, &target, content_type, body);
+    let call = async { tokio::time::timeout(LIMIT, call).await };
     match runtime.block_on(call) {
         Ok(answer) => answer.map_err(Failed::Unreachable),
         Err(_) => Err(Failed::Unreachable("it does not answer".to_owned())),
     }
 }
 
-async fn exchange(path: &Path, form: String) -> Result<Answer, String> {
+async fn exchange(
+    path: &Path,
+    target: &str,
+    content_type: &'static str,
+    body: Vec<u8>,
+) -> Result<Answer, String> {
     let stream = tokio::net::UnixStream::connect(path)
         .await
         .map_err(|error| match error.kind() {
@@ -214,10 +243,10 @@ async fn exchange(path: &Path, form: String) -> Result<Answer, String> {
         .await
         .map_err(cut)?;
     let connection = tokio::spawn(connection);
-    let request = Request::post("/")
+    let request = Request::post(target)
         .header("host", "localhost")
-        .header("content-type", FORM)
-        .body(Full::new(Bytes::from(form)))
+        .header("content-type", content_type)
+        .body(Full::new(Bytes::from(body)))
         .map_err(|error| error.to_string())?;
     let answer = sender.send_request(request).await.map_err(cut)?;
     let status = answer.status().as_u16();

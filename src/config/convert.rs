@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::addresses::{self, Reach};
 use super::fault::{ConfigError, Faults};
-use super::{Config, Development, Instance, Overrides, Tls, convert_admin, convert_mqtt, file};
+use super::{
+    Config, CrlSource, Development, Instance, Overrides, Tls, convert_admin, convert_mqtt, file,
+};
 use crate::ca::topology::SameKey;
 use crate::control::{ControlSettings, OnInactivate};
 use crate::mqtt::settings::Settings;
@@ -47,19 +49,26 @@ fn whole(
     let registry = registry(faults, &file.registry);
     let tls = tls(faults, &file.tls);
     let data_dir = overrides.data_dir.clone().unwrap_or(file.store.data_dir);
-    let admin = convert_admin::admin(
+    let mut admin = convert_admin::admin(
         faults,
         &file.admin,
         overrides,
         certs_dir.as_deref(),
         &data_dir,
     );
+    if let (Some(admin), Some(registry)) = (&mut admin, &registry) {
+        // What a list has in DER is longer by a third in base64, and a little more in PEM.
+        admin.requests.crl = registry.max_crl_octets.saturating_mul(3) / 2;
+    }
+    let crl_poll = file.registry.crl_poll_seconds;
+    let crl_poll = faults.seconds("registry.crl_poll_seconds", crl_poll, 1, 3600);
     let log = log(faults, &file.log);
     let grace = file.shutdown.grace_seconds;
     let grace = faults.seconds("shutdown.grace_seconds", grace, 1, 3600);
     Some(Config {
         instances: instances?,
         registry: registry?,
+        crl_poll: crl_poll?,
         tls: tls?,
         admin: admin?,
         audit_path: file
@@ -187,6 +196,19 @@ fn instance(
             ("allow_active", SameKey::AllowActive),
         ],
     );
+    let crls: Vec<Option<CrlSource>> = written
+        .crl
+        .iter()
+        .enumerate()
+        .map(|(index, source)| {
+            let key = at(&format!("crl[{index}].path"));
+            let path = faults.required(&key, source.path.as_ref())?.clone();
+            Some(CrlSource {
+                path,
+                ca: source.ca.clone(),
+            })
+        })
+        .collect();
     Some(Instance {
         id: id?,
         account: account?,
@@ -197,6 +219,7 @@ fn instance(
         tls_key: private_key?,
         on_inactivate: on_inactivate?,
         same_key: same_key?,
+        crls: crls.into_iter().collect::<Option<_>>()?,
         mqtt: Settings {
             policy: convert_mqtt::with_shared(policy?, mqtt?),
             ..mqtt?.clone()
@@ -217,12 +240,19 @@ fn registry(faults: &mut Faults, written: &file::Registry) -> Option<ControlSett
     let cas = count("max_cas", written.max_cas, 1_000_000);
     let devices = count("max_devices", written.max_devices, 100_000_000);
     let keys = count("max_access_keys", written.max_access_keys, 100_000);
+    let crls = count("max_crls", written.max_crls, 100_000);
+    let entries = count("max_crl_entries", written.max_crl_entries, 1_000_000_000);
+    let octets = written.max_crl_bytes;
+    let octets = faults.number("registry.max_crl_bytes", octets, 1 << 10, 1 << 30);
     Some(ControlSettings {
         register_code_lifetime: lifetime?,
         max_register_codes: codes?,
         max_cas: cas?,
         max_devices: devices?,
         max_access_keys: keys?,
+        max_crls: crls?,
+        max_crl_entries: entries?,
+        max_crl_octets: octets?,
     })
 }
 

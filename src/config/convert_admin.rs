@@ -191,6 +191,7 @@ fn requests(faults: &mut Faults, written: &file::Admin) -> Option<RequestLimits>
         body: body?,
         body_timeout: body_timeout?,
         concurrent: concurrent?,
+        ..RequestLimits::default()
     })
 }
 

@@ -56,6 +56,16 @@ pub struct Instance {
     pub client_id: String,
     pub session_owner: String,
     pub same_key: String,
+    pub crl: Vec<Crl>,
+}
+
+/// `[[instance.crl]]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Crl {
+    pub path: Option<PathBuf>,
+    pub ca: Option<String>,
 }
 
 /// `[registry]`
@@ -68,6 +78,10 @@ pub struct Registry {
     pub max_cas: usize,
     pub max_devices: usize,
     pub max_access_keys: usize,
+    pub max_crls: usize,
+    pub max_crl_entries: usize,
+    pub max_crl_bytes: usize,
+    pub crl_poll_seconds: u64,
 }
 
 /// `[tls]`
@@ -212,6 +226,7 @@ impl Default for Instance {
             client_id: "any".to_owned(),
             session_owner: "name".to_owned(),
             same_key: "deny".to_owned(),
+            crl: Vec::new(),
         }
     }
 }
@@ -235,6 +250,10 @@ impl Default for Registry {
             max_cas: settings.max_cas,
             max_devices: settings.max_devices,
             max_access_keys: settings.max_access_keys,
+            max_crls: settings.max_crls,
+            max_crl_entries: settings.max_crl_entries,
+            max_crl_bytes: settings.max_crl_octets,
+            crl_poll_seconds: 10,
         }
     }
 }

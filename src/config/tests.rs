@@ -70,6 +70,13 @@ fn full_file_loads() {
     assert!(config.admin.control_channel.is_some());
     assert!(config.admin.secret_encryption.is_some());
     assert!(config.admin.access_keys[0].policy.is_some());
+    let [crl] = config.instances[0].crls.as_slice() else {
+        panic!("{:?}", config.instances[0].crls)
+    };
+    assert_eq!(crl.ca.as_deref(), Some("plant 7"));
+    assert!(crl.path.ends_with("crls"));
+    assert_eq!(config.crl_poll, Duration::from_secs(10));
+    assert_eq!(config.admin.requests.crl, 192 << 20);
     assert_eq!(
         config.admin.socket.as_deref(),
         Some(Path::new("data/admin.sock"))
@@ -94,6 +101,21 @@ fn what_the_admin_door_cannot_use_is_named() {
     assert!(!format!("{faults:?}").contains("secret words"));
     let off = files.load(&MINIMAL.replace("[[admin.", "[admin]\nsocket = \"\"\n[[admin."));
     assert_eq!(off.unwrap().admin.socket, None);
+}
+
+#[test]
+fn crl_without_a_file_and_limits_out_of_range_are_named() {
+    let text = MINIMAL.replace("[[admin.", "[[instance.crl]]\nca = \"x\"\n[[admin.")
+        + "\n[registry]\nmax_crl_bytes = 1\ncrl_poll_seconds = 0\nmax_crls = 0\n";
+    assert_eq!(
+        keys(&Files::new().faults(&text)),
+        [
+            "instance[0].crl[0].path",
+            "registry.max_crls",
+            "registry.max_crl_bytes",
+            "registry.crl_poll_seconds"
+        ]
+    );
 }
 
 #[test]

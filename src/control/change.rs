@@ -193,8 +193,8 @@ impl Inner {
                     self.paid(turn);
                 }
                 // `seq` is left alone if this fails, so that the follower tries again.
-                match self.store.snapshot().await {
-                    Ok(snapshot) => self.take_over(turn, snapshot),
+                match self.read_store().await {
+                    Ok((snapshot, crls)) => self.take_over(turn, snapshot, crls),
                     Err(error) => tracing::error!(%error, "the store cannot be read"),
                 }
                 match toward {
@@ -207,8 +207,12 @@ impl Inner {
     }
 
     fn paid(&self, turn: &mut Turn) {
+        let owed = !turn.owed.is_empty();
         turn.owed.clear();
         self.durable.store(true, Ordering::Release);
+        if owed {
+            self.settle_crls();
+        }
     }
 
     fn unpaid(

@@ -1,5 +1,6 @@
 //! Why a call was not carried out.
 
+use crate::ca::crl::{CrlError, CrlNumber};
 use crate::ca::error::CertificateError;
 use crate::ca::id::{AccessKeyId, AccountId, CertSerial, InstanceId};
 use crate::ca::registry::RegistryError;
@@ -25,6 +26,46 @@ pub enum CaRefusal {
     /// The registry cannot take it.
     #[error("{0}")]
     Registry(#[from] RegistryError),
+}
+
+/// Why a list of revoked certificates is not imported.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CrlRefusal {
+    /// It cannot be read, or no registered CA signed it.
+    #[error("{0}")]
+    Crl(#[from] CrlError),
+    /// Another CA than the one that was named signed it.
+    #[error("it is the list of another CA ({issuer})")]
+    OtherIssuer {
+        /// Whose list it is.
+        issuer: String,
+    },
+    /// The one in force is as new or newer.
+    #[error("its number {number} does not go up: CRL {known} is in force")]
+    NumberGoesBack {
+        /// Its number.
+        number: CrlNumber,
+        /// The number of the one in force.
+        known: CrlNumber,
+    },
+    /// A higher number with an older date.
+    #[error("it was issued before CRL {known}, which is in force, and has a higher number")]
+    DateGoesBack {
+        /// The number of the one in force.
+        known: CrlNumber,
+    },
+    /// It is from the future.
+    #[error("it was issued in the future; one of the clocks is wrong")]
+    NotYet,
+    /// It would vouch for nobody.
+    #[error("it has expired, and one in date is demanded of this CA; import a newer one")]
+    Expired,
+    /// The limit of the configuration.
+    #[error("the instance has {0} CRLs, the most it may have")]
+    TooMany(usize),
+    /// The limit of the configuration.
+    #[error("the CRLs of the instance would have more than {0} entries, the most they may have")]
+    TooManyEntries(usize),
 }
 
 /// Why a call was not carried out.
@@ -70,6 +111,12 @@ pub enum ControlError {
     /// A serial number names one CA in this process.
     #[error("serial number {0} is already registered")]
     SnNotUnique(CertSerial),
+    /// The list is not what it must be.
+    #[error("the CRL is not taken: {0}")]
+    CrlRefused(#[from] CrlRefusal),
+    /// No such list.
+    #[error("no CRL with id {0:?}")]
+    CrlNotFound(String),
     /// No such access key.
     #[error("no access key with id {0:?}")]
     KeyNotFound(String),
@@ -107,6 +154,8 @@ impl ControlError {
             ControlError::TooManyCas(_) => "too_many_cas",
             ControlError::CaRefused(_) => "ca_refused",
             ControlError::SnNotUnique(_) => "sn_not_unique",
+            ControlError::CrlRefused(_) => "crl_refused",
+            ControlError::CrlNotFound(_) => "crl_not_found",
             ControlError::KeyNotFound(_) => "key_not_found",
             ControlError::KeyIsConfigured(_) => "key_is_configured",
             ControlError::TooManyKeys(_) => "too_many_keys",

@@ -46,6 +46,14 @@ pub enum Need {
     ListSessions,
     /// See the instance in the list of instances.
     ListInstances,
+    /// Import a list of revoked certificates.
+    ImportCrl,
+    /// See the lists.
+    ListCrls,
+    /// Delete a list.
+    DeleteCrl,
+    /// Say what is demanded of the lists of a CA.
+    SetCrlPolicy,
 }
 
 /// Needed besides the operation's own action, by most of them.
@@ -73,6 +81,10 @@ impl Need {
             Self::BatchQuerySessionByClientIds => "mq:BatchQuerySessionByClientIds",
             Self::ListSessions => "mq:ListSessions",
             Self::ListInstances => "mq:ListInstances",
+            Self::ImportCrl => "mq:ImportCrl",
+            Self::ListCrls => "mq:ListCrls",
+            Self::DeleteCrl => "mq:DeleteCrl",
+            Self::SetCrlPolicy => "mq:SetCrlPolicy",
         }
     }
 
@@ -97,7 +109,11 @@ impl Need {
             | Self::GetDeviceCertificate
             | Self::ActiveDeviceCertificate
             | Self::DeleteDeviceCertificate
-            | Self::ListSessions => Some(INSTANCE_ACCESS),
+            | Self::ListSessions
+            | Self::ImportCrl
+            | Self::ListCrls
+            | Self::DeleteCrl
+            | Self::SetCrlPolicy => Some(INSTANCE_ACCESS),
         };
         std::iter::once(self.action()).chain(also)
     }

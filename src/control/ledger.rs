@@ -1,7 +1,12 @@
 //! The records in memory, as the listings show them.
 
+mod crls;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+
+use self::crls::Crls;
+pub(crate) use self::crls::KeptCrl;
 
 use crate::ca::certificate::CaCertificate;
 use crate::ca::id::{AccessKeyId, CaId, CaKeyId, CertSerial, InstanceId};
@@ -30,6 +35,7 @@ pub(crate) struct Ledger {
     devices: BTreeMap<InstanceId, BTreeMap<DevicePlace, DeviceRecord>>,
     codes: HashMap<String, RegisterCodeRecord>,
     keys: HashMap<AccessKeyId, AccessKeyRecord>,
+    crls: Crls,
 }
 
 impl Ledger {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock};
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,7 +17,7 @@ use crate::ca::registry::{Purpose, Registry, RegistryError};
 use crate::control::change::Toward;
 use crate::control::change::Turn;
 use crate::control::keys::KeyFault;
-use crate::control::ledger::{Ca, Ledger, device_key};
+use crate::control::ledger::{Ca, KeptCrl, Ledger, device_key};
 use crate::control::seal;
 use crate::control::{Control, ControlParts, Inner, Instance, InstanceSettings};
 use crate::store::{AccessKeyRecord, CaRecord, Change, KeptSecret, Snapshot, StoreError};
@@ -95,10 +95,12 @@ impl Control {
             durable: AtomicBool::new(true),
             followed: AtomicBool::new(true),
             seen,
+            reading: Semaphore::new(1),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
-        inner.load(snapshot)?;
+        let crls = inner.read_new_crls(&snapshot).await?;
+        inner.load(snapshot, crls)?;
         inner.seal_secrets().await?;
         inner.close_intents(open_intents).await?;
         for task in [
@@ -116,7 +118,7 @@ impl Control {
 }
 
 impl Inner {
-    fn load(&self, snapshot: Snapshot) -> Result<(), OpenError> {
+    fn load(&self, snapshot: Snapshot, crls: Vec<KeptCrl>) -> Result<(), OpenError> {
         let mut ledger = self.ledger_mut();
         for record in snapshot.cas {
             let ca = read(record)?;
@@ -153,6 +155,15 @@ impl Inner {
                 .map_err(|source| key_fault(&kept, source))?;
             self.keys.insert(key);
             ledger.put_key(kept);
+        }
+        ledger.set_crls(crls, snapshot.crl_policies);
+        for (instance, issuer) in ledger.crl_issuers() {
+            let at = self
+                .instances
+                .get(&instance)
+                .ok_or_else(|| OpenError::UnknownInstance(instance.clone()))?;
+            let revocations = ledger.revocations(&instance, issuer);
+            at.registry.set_revocations(issuer, revocations);
         }
         Ok(())
     }

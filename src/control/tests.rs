@@ -1,5 +1,6 @@
 //! Changes of trust from plan to answer, over a store that can be made to fail.
 
+mod crl;
 mod deny_first;
 mod keys;
 mod other_hand;

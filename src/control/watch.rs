@@ -11,7 +11,7 @@ use crate::ca::registry::{Effects, Purpose};
 use crate::control::Inner;
 use crate::control::change::{Toward, Turn};
 use crate::control::keys::KeyFault;
-use crate::control::ledger::{Ledger, device_key};
+use crate::control::ledger::{KeptCrl, Ledger, device_key};
 use crate::control::start::read;
 use crate::store::{AccessKeyRecord, CaRecord, DeviceRecord, Snapshot};
 
@@ -47,9 +47,9 @@ impl Inner {
                 }
                 continue;
             }
-            match self.store.snapshot().await {
-                Ok(snapshot) => {
-                    self.take_over(&mut turn, snapshot);
+            match self.read_store().await {
+                Ok((snapshot, crls)) => {
+                    self.take_over(&mut turn, snapshot, crls);
                     self.followed.store(true, Ordering::Release);
                 }
                 Err(error) => {
@@ -76,6 +76,7 @@ impl Inner {
                 () = self.closing.cancelled() => return,
             }
             let now = self.now();
+            self.follow_crls(now);
             for at in self.instances.values() {
                 let ended = at.peers.cut_expired(now);
                 if ended > 0 {
@@ -85,7 +86,7 @@ impl Inner {
         }
     }
 
-    pub(crate) fn take_over(&self, turn: &mut Turn, snapshot: Snapshot) {
+    pub(crate) fn take_over(&self, turn: &mut Turn, snapshot: Snapshot, crls: Vec<KeptCrl>) {
         tracing::warn!(
             from = turn.seq,
             to = snapshot.seq,
@@ -95,6 +96,7 @@ impl Inner {
         let mut ledger = self.ledger_mut();
         let ledger = &mut *ledger;
         // Deny first, allow last: a hand that swaps one for the other shall not have both.
+        self.deny_by_crls(&crls, &snapshot.crl_policies);
         self.drop_cas(ledger, &snapshot.cas);
         let (off, on): (Vec<_>, Vec<_>) = snapshot
             .cas
@@ -122,6 +124,7 @@ impl Inner {
                 at.registry.forget_device(&device_key(&device));
             }
         }
+        self.take_over_crls(ledger, crls, snapshot.crl_policies);
         ledger.set_codes(snapshot.register_codes);
         self.take_over_keys(ledger, snapshot.access_keys);
     }

@@ -142,6 +142,14 @@ impl Store for SqliteStore {
         })
     }
 
+    fn prepare_crl(&self, digest: CrlDigest, der: CrlDer) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            self.lists.ask(ListRequest::Write(digest, der, answer))?;
+            answered.await.unwrap_or(Err(StoreError::Closed))
+        })
+    }
+
     fn commit(&self, expected: u64, changes: Vec<Change>) -> StoreFuture<'_, u64> {
         Box::pin(async move {
             let lists = |change: &Change| {
@@ -153,10 +161,7 @@ impl Store for SqliteStore {
             let _alone = self.lists_change.lock().await;
             for change in &changes {
                 if let Change::PutCrl { record, der } = change {
-                    let (answer, answered) = oneshot::channel();
-                    let request = ListRequest::Write(record.digest, der.clone(), answer);
-                    self.lists.ask(request)?;
-                    answered.await.unwrap_or(Err(StoreError::Closed))?;
+                    self.prepare_crl(record.digest, der.clone()).await?;
                 }
             }
             let committed = self.commit_rows(expected, changes).await;

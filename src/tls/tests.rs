@@ -11,11 +11,13 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVer
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::TlsConnector;
 
+use crate::ca::crl::{CrlPolicy, Revocations};
 use crate::ca::error::Refusal;
 use crate::ca::id::InstanceId;
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::Registry;
 use crate::ca::topology::SameKey;
+use crate::testing::crl::TestCrl;
 use crate::testing::{TestCa, TestDevice, device_params, now_secs, registry};
 use crate::tls::acceptor::{AcceptError, Accepted, GateAcceptor};
 use crate::tls::hello::Hello;
@@ -240,6 +242,21 @@ async fn refusals_have_the_alert_that_says_what_is_wrong() {
             assert!(matches!(refusal(result), Refusal::CaInactive { .. }));
             assert!(seen.unwrap().contains("AccessDenied"));
             gate.registry.set_status(id, Status::Active);
+
+            let key = ca.certificate().key_id();
+            let crl = Arc::new(TestCrl::revoking(1, &[4]).verified(&ca).unwrap());
+            let lists = Revocations::new(CrlPolicy::Optional, vec![crl]);
+            gate.registry.set_revocations(key, lists);
+            let (result, seen) = gate.connect(gate.client(version, Some(&device))).await;
+            assert!(matches!(refusal(result), Refusal::Revoked { .. }));
+            assert!(seen.unwrap().contains("CertificateRevoked"));
+
+            let none = Revocations::new(CrlPolicy::Required, Vec::new());
+            gate.registry.set_revocations(key, none);
+            let (result, seen) = gate.connect(gate.client(version, Some(&device))).await;
+            assert!(matches!(refusal(result), Refusal::NoCrl { .. }));
+            assert!(seen.unwrap().contains("AccessDenied"));
+            gate.registry.set_revocations(key, Revocations::default());
         }
         assert!(gate.peers.is_empty());
     }

@@ -20,7 +20,7 @@ pub enum CrlError {
     #[error("it cannot be read: {0}")]
     Malformed(String),
     /// Version 1, which has no number.
-    #[error("it is not of version 2 with extensions")]
+    #[error("it is not of version 2, which alone has a number")]
     Version,
     /// Only what changed since another one.
     #[error("it is a delta CRL; import the complete one")]

@@ -85,7 +85,12 @@ impl<'a> UnverifiedCrl<'a> {
     /// # Errors
     /// If it is no CRL of version 2 with a number, or one that is not understood whole.
     pub fn read(der: &'a [u8]) -> Result<Self, CrlError> {
-        let strict = BorrowedCertRevocationList::from_der(der).map_err(|e| CrlError::of(&e))?;
+        let strict = BorrowedCertRevocationList::from_der(der).map_err(|error| {
+            match (CrlError::of(&error), has_version(der)) {
+                (CrlError::Malformed(_), Ok(false)) => CrlError::Version,
+                (error, _) => error,
+            }
+        })?;
         let (_, list) = any(der)?;
         let (after, body) = any(list.data)?;
         let signed = list.data.get(..list.data.len() - after.len());
@@ -234,6 +239,15 @@ fn read_extensions(mut rest: &[u8]) -> Result<(CrlNumber, Partition), CrlError> 
     }
     let number = number.ok_or(CrlError::Number)?;
     Ok((number, partition.unwrap_or_else(Partition::whole)))
+}
+
+/// Whether a version is named; version 1 is that of a list that names none.
+fn has_version(der: &[u8]) -> Result<bool, CrlError> {
+    let (_, list) = any(der)?;
+    let (_, body) = any(list.data)?;
+    let (_, first) = any(body.data)?;
+    let list = list.tag() == Tag::Sequence && body.tag() == Tag::Sequence;
+    Ok(!list || first.tag() == Tag::Integer)
 }
 
 fn any(input: &[u8]) -> Result<(&[u8], Any<'_>), CrlError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::issued::{Issued, Kind};
 use super::revoked::Revoked;
 use super::{Certificates, Crl, CrlNumber};
-use crate::ca::id::{CertSerial, CrlId};
+use crate::ca::id::CertSerial;
 
 /// What is demanded of the lists of a CA before its certificates are accepted. The stricter one is
 /// the smaller one.
@@ -108,9 +108,9 @@ impl Revocations {
         &self.lists
     }
 
-    /// The list of this identity.
-    pub fn list(&self, id: CrlId) -> Option<&Arc<Crl>> {
-        self.lists.iter().find(|crl| crl.id() == id)
+    /// Whether nothing is on its way to the disk.
+    pub fn is_settled(&self) -> bool {
+        self.coming.is_empty()
     }
 
     /// Whether it has no effect on anybody.

@@ -200,7 +200,7 @@ fn what_is_not_understood_is_refused_with_the_reason() {
             "critical",
         ),
         (unnumbered, "CRL number"),
-        (first_version, "cannot be read"),
+        (first_version, "not of version 2"),
         (endless, "cannot be read"),
         (TestCrl::new(1).until(now_secs() - 60), "next update"),
         (TestCrl::new(1).until(now_secs() - 3600), "next update"),

@@ -48,6 +48,11 @@ impl Registry {
         found.map(|entry| entry.certificate).collect()
     }
 
+    /// Whether a certificate of this authority is registered.
+    pub fn has_authority(&self, key: CaKeyId) -> bool {
+        self.verdict(key).is_some()
+    }
+
     /// Say what time it is (Unix seconds), and learn which issuers have lists that have expired
     /// since this was last said: their peers are to be looked at. Nobody comes in with an older
     /// time than this from here on.

@@ -106,6 +106,15 @@ impl Store for TestStore {
         })
     }
 
+    fn prepare_crl(&self, _: CrlDigest, _: CrlDer) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            match self.broken.load(Ordering::Relaxed) {
+                true => Err(StoreError::Closed),
+                false => Ok(()),
+            }
+        })
+    }
+
     fn commit(&self, expected: u64, changes: Vec<Change>) -> StoreFuture<'_, u64> {
         Box::pin(async move {
             tokio::task::yield_now().await;
@@ -164,7 +173,8 @@ impl World {
 
     /// The process ends at once and starts again.
     pub(super) async fn restart(&mut self) {
-        let path = self.directory.path().join("restarted.jsonl");
+        let name = format!("{}.jsonl", uuid::Uuid::new_v4());
+        let path = self.directory.path().join(name);
         let (deny, cut) = (SameKey::Deny, OnInactivate::Cut);
         self.control = open(&self.store, path, &self.time, deny, cut).await;
     }
@@ -257,6 +267,9 @@ pub(super) fn parts(
         settings: ControlSettings {
             max_cas: 4,
             max_access_keys: 3,
+            max_crls: 2,
+            max_crl_entries: 100,
+            max_crl_octets: 16 << 10,
             ..ControlSettings::default()
         },
         keys: KeySettings::default(),

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -138,6 +139,57 @@ impl Ca {
         sn(&self.der)
     }
 
+    /// A CRL of this CA that is good for a day, in DER.
+    pub fn crl(&self, number: u64, revoked: &[&Identity]) -> Vec<u8> {
+        self.crl_until(
+            number,
+            revoked,
+            OffsetDateTime::now_utc() + Duration::days(1),
+        )
+    }
+
+    /// One that expires then.
+    pub fn crl_until(
+        &self,
+        number: u64,
+        revoked: &[&Identity],
+        next_update: OffsetDateTime,
+    ) -> Vec<u8> {
+        let serials = revoked.iter().map(|it| serial(&it.chain[0]));
+        self.crl_of(number, serials, next_update, None)
+    }
+
+    /// One for these serial numbers, and for a distribution point if there is one.
+    pub fn crl_of(
+        &self,
+        number: u64,
+        serials: impl IntoIterator<Item = SerialNumber>,
+        next_update: OffsetDateTime,
+        point: Option<&str>,
+    ) -> Vec<u8> {
+        let this_update = next_update.min(OffsetDateTime::now_utc()) - Duration::minutes(1);
+        let revoked = serials.into_iter().map(|serial_number| RevokedCertParams {
+            serial_number,
+            revocation_time: this_update,
+            reason_code: Some(RevocationReason::KeyCompromise),
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update,
+            next_update,
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: point.map(|point| CrlIssuingDistributionPoint {
+                distribution_point: CrlDistributionPoint {
+                    uris: vec![point.to_owned()],
+                },
+                scope: None,
+            }),
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer()).unwrap().der().to_vec()
+    }
+
     fn issuer(&self) -> Issuer<'static, KeyPair> {
         let key = KeyPair::from_pem(&self.key_pem).unwrap();
         Issuer::from_ca_cert_der(&self.der, key).unwrap()
@@ -155,13 +207,27 @@ pub fn sn(der: &[u8]) -> String {
     hex::encode(certificate.tbs_certificate.raw_serial())
 }
 
+/// The serial number of a certificate.
+pub fn serial(der: &[u8]) -> SerialNumber {
+    SerialNumber::from(hex::decode(sn(der)).unwrap())
+}
+
 /// DER as PEM.
 pub fn pem(der: &[u8]) -> String {
+    pem_of("CERTIFICATE", der)
+}
+
+/// The DER of a CRL as PEM.
+pub fn crl_pem(der: &[u8]) -> String {
+    pem_of("X509 CRL", der)
+}
+
+fn pem_of(what: &str, der: &[u8]) -> String {
     use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let lines: Vec<_> = text.as_bytes().chunks(64).map(str_of).collect();
     format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        "-----BEGIN {what}-----\n{}\n-----END {what}-----\n",
         lines.join("\n")
     )
 }

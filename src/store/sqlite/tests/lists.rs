@@ -153,3 +153,32 @@ async fn other_commits_do_not_wait_for_a_large_list() {
     }
     assert_eq!(large.await.unwrap(), 2);
 }
+
+#[tokio::test]
+async fn list_that_was_prepared_is_not_written_again_and_goes_if_nothing_names_it() {
+    let bench = Bench::new();
+    let (named, unnamed) = (crl(1, 1), crl(2, 1));
+    for change in [&named, &unnamed] {
+        let Change::PutCrl { record, der } = change.clone() else {
+            panic!()
+        };
+        bench.store().prepare_crl(record.digest, der).await.unwrap();
+    }
+    assert_eq!(bench.files(), [name(&named), name(&unnamed)].into());
+    let inode = |change: &Change| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(bench.crls().join(name(change))).unwrap().ino()
+    };
+    let before = inode(&named);
+    bench.store().commit(0, vec![named.clone()]).await.unwrap();
+    bench.settled().await;
+    assert_eq!(inode(&named), before);
+    assert_eq!(bench.files(), [name(&named)].into());
+    // What went meanwhile is written with the commit.
+    bench
+        .store()
+        .commit(1, vec![unnamed.clone()])
+        .await
+        .unwrap();
+    assert!(bench.store().crl(digest_of(&unnamed)).await.is_ok());
+}
