@@ -441,15 +441,6 @@ impl Connection {
     }
 }
 
-/// The octets of a file that was named on the command line.
-///
-/// # Errors
-/// [`ClientError::Usage`] if it cannot be read.
-pub(super) fn read_octets(path: &Path) -> Result<Vec<u8>, ClientError> {
-    std::fs::read(path)
-        .map_err(|error| usage(format!("{} cannot be read: {error}", path.display())))
-}
-
 /// The text of a file that was named on the command line.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::client::{ClientError, Connection, EXIT_CODES, printable, read_octets, usage};
+use super::client::{ClientError, Connection, EXIT_CODES, printable, usage};
 use super::lookup;
 use super::show::{self, field, number};
 use crate::admin::action::Action;
@@ -91,7 +91,9 @@ impl CrlCommand {
 }
 
 fn import(connection: &Connection, arguments: &ImportArgs) -> Result<(), ClientError> {
-    let content = read_octets(&arguments.file)?;
+    let path = &arguments.file;
+    let content = std::fs::read(path)
+        .map_err(|error| usage(format!("{} cannot be read: {error}", path.display())))?;
     let ca = lookup::ca(connection, &arguments.ca)?;
     let sn = field(&ca, "Sn");
     let fields = [("CaSn", sn.as_str())];

@@ -98,7 +98,10 @@ fn file_that_changes_is_imported_and_enforced() {
         crl_pem(&plant.ca.crl(2, &[&plant.good])).as_bytes(),
     );
     plant.wait_revoked(&plant.good);
-    assert!(plant.admits(&plant.bad));
+    // Whom the new list lets back in waits for the disk.
+    wait_until("it is let back in", || {
+        plant.admits(&plant.bad).then_some(())
+    });
     let records = plant.fleet.broker.audit_records();
     let intent = records
         .iter()

@@ -19,6 +19,7 @@ mod chains;
 mod cli;
 mod control_channel;
 mod crl;
+mod crl_cli;
 mod crl_files;
 mod crl_large;
 mod documents;
