@@ -8,6 +8,9 @@ pub mod access_key;
 pub mod action;
 pub mod command;
 pub mod errors;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod metrics;
 pub mod operations;
