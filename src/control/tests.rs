@@ -2,6 +2,7 @@
 
 mod deny_first;
 mod other_hand;
+mod registering;
 mod world;
 
 use std::sync::Arc;
