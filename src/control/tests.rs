@@ -4,6 +4,7 @@ mod deny_first;
 mod keys;
 mod other_hand;
 mod permissions;
+mod registering;
 mod sessions;
 mod world;
 
