@@ -42,6 +42,8 @@ static DOOR: LazyLock<Door> = LazyLock::new(|| {
     Door::new(Api {
         service: Arc::new(Service::new(Arc::new(Never), ServiceSettings::default())),
         authenticator: authenticator(Secret::new(hex::encode(secret))),
+        owner: Arc::new(|_| None),
+        only_instance: None,
         ready: Arc::new(|| Ok(())),
         metrics: Arc::new(|| "portcullis_up 1\n".to_owned()),
         clock: Arc::new(|| UNIX_EPOCH + Duration::from_millis(NOW_MS.unsigned_abs())),

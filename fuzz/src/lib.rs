@@ -3,12 +3,14 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use portcullis::admin::access_key::{AccessKey, AccessKeys, KeyState};
 use portcullis::admin::signature::authenticator::Authenticator;
 use portcullis::admin::signature::nonce::UsedNonce;
 use portcullis::admin::signature::replay::{KeepNonces, Kept, ReplayGuard};
+use portcullis::ca::lifecycle::Status;
 use portcullis::config::SignatureV1;
-use portcullis::config::secret::Secret;
+use portcullis::control::access_key::{AccessKey, AccessKeys, KeyOrigin};
+use portcullis::control::grant::KeyGrant;
+use portcullis::secret::Secret;
 
 /// The one access key there is. The seeds name it.
 pub const KEY: &str = "LTAI5tFakeKeyId000001";
@@ -28,7 +30,9 @@ pub fn authenticator(secret: Secret) -> Authenticator {
         id: KEY.parse().expect("a key id"),
         secret,
         account: "owner".parse().expect("an account id"),
-        state: KeyState::Enabled,
+        grant: Arc::new(KeyGrant::new(None)),
+        status: Status::Active,
+        origin: KeyOrigin::Configuration,
     };
     let keys: AccessKeys = [key].into_iter().collect();
     let replays = ReplayGuard::new(Arc::new(Nowhere), 0, []);

@@ -27,7 +27,7 @@ impl Door {
                 .enable_time()
                 .build()
                 .expect("a runtime"),
-            router: router::router(api).layer(Extension(Peer(([127, 0, 0, 1], 1).into()))),
+            router: router::router(api).layer(Extension(Peer::Network(([127, 0, 0, 1], 1).into()))),
         }
     }
 
