@@ -22,7 +22,7 @@ pub(super) fn result(connection: &Connection, value: &Value, text: impl FnOnce()
 }
 
 /// Whoever closes standard output early has seen enough.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();
