@@ -59,6 +59,7 @@ pub(super) fn policy(faults: &mut Faults, key: &str, written: &file::Instance) -
         &[
             ("common_name", ClientIdPolicy::CommonName),
             ("prefix", ClientIdPolicy::Prefix),
+            ("san", ClientIdPolicy::San),
             ("any", ClientIdPolicy::Any),
         ],
     );

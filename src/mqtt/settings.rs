@@ -107,6 +107,9 @@ pub enum ClientIdPolicy {
     CommonName,
     /// The common name, or what begins with it and `-`, `_`, `.`, `:` or `/`.
     Prefix,
+    /// One of the subject alternative names of its certificate: host name, URI or mail address,
+    /// octet for octet.
+    San,
     /// Any that no session of another device has.
     #[default]
     Any,
