@@ -4,6 +4,7 @@
 //! conversion between them reports everything that is wrong at once.
 
 mod convert;
+mod convert_access;
 mod convert_admin;
 mod convert_mqtt;
 pub mod fault;
