@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod error;
 pub mod id;
 pub mod lifecycle;
+pub mod names;
 pub mod path;
 pub mod registry;
 pub mod topology;

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod convert;
+mod convert_access;
 mod convert_admin;
 mod convert_mqtt;
 pub mod fault;

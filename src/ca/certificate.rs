@@ -9,6 +9,7 @@ use x509_parser::public_key::PublicKey;
 
 use crate::ca::error::CertificateError;
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
+use crate::ca::names::is_showable;
 
 /// The signature algorithms that certificates may use.
 pub type Algorithms = &'static [&'static dyn SignatureVerificationAlgorithm];
@@ -336,8 +337,7 @@ pub(crate) fn client_auth(parsed: &X509Certificate<'_>) -> Result<ClientAuth, Ce
 /// The most specific common name, if it can be shown: no control characters, at most 255 octets.
 pub(crate) fn common_name(parsed: &X509Certificate<'_>) -> Option<String> {
     let name = parsed.subject().iter_common_name().last()?.as_str().ok()?;
-    let showable = !name.is_empty() && name.len() <= 255 && !name.chars().any(char::is_control);
-    showable.then(|| name.to_owned())
+    is_showable(name).then(|| name.to_owned())
 }
 
 pub(crate) fn validity(parsed: &X509Certificate<'_>) -> Result<(i64, i64), CertificateError> {

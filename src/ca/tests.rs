@@ -1,6 +1,7 @@
 //! The rules of acceptance, one scenario each, over chains made in memory.
 
 mod certificates;
+mod names;
 mod orders;
 mod purposes;
 

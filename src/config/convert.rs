@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::addresses::{self, Reach};
 use super::fault::{ConfigError, Faults};
-use super::{Config, Development, Instance, Overrides, Tls, convert_admin, convert_mqtt, file};
+use super::{
+    Config, Development, Instance, Overrides, Tls, convert_access, convert_admin, convert_mqtt,
+    file,
+};
 use crate::ca::topology::SameKey;
 use crate::control::{ControlSettings, OnInactivate};
 use crate::mqtt::settings::Settings;
@@ -187,6 +190,7 @@ fn instance(
             ("allow_active", SameKey::AllowActive),
         ],
     );
+    let access = convert_access::access(faults, key, written);
     Some(Instance {
         id: id?,
         account: account?,
@@ -199,6 +203,7 @@ fn instance(
         same_key: same_key?,
         mqtt: Settings {
             policy: convert_mqtt::with_shared(policy?, mqtt?),
+            access: access?,
             ..mqtt?.clone()
         },
     })

@@ -2,6 +2,7 @@
 
 use super::fault::Faults;
 use super::file;
+use crate::mqtt::access::rules::AccessSettings;
 use crate::mqtt::bus::BusSettings;
 use crate::mqtt::settings::{
     Administrators, ClientIdPolicy, IdentityPolicy, Limits, Overflow, Policy, SessionOnCut,
@@ -9,7 +10,7 @@ use crate::mqtt::settings::{
 };
 use crate::mqtt::topics::{ControlCharacters, TopicLimits};
 
-/// The settings that all instances share; the policy of each is added later.
+/// The settings that all instances share; the policy and the rules of each are added later.
 pub(super) fn settings(faults: &mut Faults, file: &file::File) -> Option<Settings> {
     let bus = bus(faults, &file.mqtt);
     let limits = limits(faults, file);
@@ -32,6 +33,7 @@ pub(super) fn settings(faults: &mut Faults, file: &file::File) -> Option<Setting
             }),
             ..Policy::default()
         },
+        access: AccessSettings::default(),
     })
 }
 
@@ -59,6 +61,7 @@ pub(super) fn policy(faults: &mut Faults, key: &str, written: &file::Instance) -
         &[
             ("common_name", ClientIdPolicy::CommonName),
             ("prefix", ClientIdPolicy::Prefix),
+            ("san", ClientIdPolicy::San),
             ("any", ClientIdPolicy::Any),
         ],
     );

@@ -56,6 +56,20 @@ pub struct Instance {
     pub client_id: String,
     pub session_owner: String,
     pub same_key: String,
+    pub access_default: Option<String>,
+    pub access: Vec<AccessRule>,
+}
+
+/// `[[instance.access]]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct AccessRule {
+    pub effect: Option<String>,
+    pub action: Option<String>,
+    pub topic: Option<String>,
+    pub ca: Option<Vec<String>>,
+    pub common_name: Option<Vec<String>>,
 }
 
 /// `[registry]`
@@ -212,6 +226,8 @@ impl Default for Instance {
             client_id: "any".to_owned(),
             session_owner: "name".to_owned(),
             same_key: "deny".to_owned(),
+            access_default: None,
+            access: Vec::new(),
         }
     }
 }

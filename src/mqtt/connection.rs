@@ -6,6 +6,7 @@
 
 mod admission;
 mod end;
+mod rights;
 mod steps;
 
 use std::future::Future;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use self::end::End;
+use super::access::Rights;
 use super::bus::{BusError, Routed};
 use super::hub::Hub;
 use super::identity::Peer;
@@ -66,7 +68,8 @@ pub async fn run<S, P>(
             output: BytesMut::new(),
             unflushed: false,
             publishing: None,
-            denial_told: false,
+            rights: None,
+            denials_told: 0,
         };
         let ending = connection.serve(shutdown).await;
         metrics::connection_ended(ending);
@@ -87,7 +90,9 @@ struct Connection<'a, S, P> {
     output: BytesMut,
     unflushed: bool,
     publishing: Option<Publishing>,
-    denial_told: bool,
+    /// What the client may do; nothing before its CONNECT is accepted.
+    rights: Option<Arc<Rights>>,
+    denials_told: u8,
 }
 
 /// A message the bus has not taken yet. Dropping it takes the message back.
@@ -126,6 +131,7 @@ where
             }
         };
         let cell = admitted.cell;
+        self.hold_to_rights(&cell).await;
         let end = self.converse(&cell, admitted.keep_alive, shutdown).await;
         if let Some(publishing) = self.publishing.take() {
             cell.session().not_published(publishing.id, publishing.qos);

@@ -84,7 +84,7 @@ impl Hub {
             .map(|index| Arc::new(Shard::new(index, bus.clone())))
             .collect();
         let hub = Self {
-            access: Access::default(),
+            access: Access::new(settings.access.clone()),
             registry: Registry::new(shards, limits.clone(), settings.policy.overflow),
             retained: Retained::new(RetainedLimits {
                 max_messages: limits.retained_messages,
@@ -274,7 +274,7 @@ impl Hub {
         let text = wanted.unwrap_or(DEFAULT_RESPONSE_TOPIC).to_owned();
         let topic = TopicName::parse(text, &self.limits.topics).ok()?;
         match self.access.answer(&topic) {
-            Permission::Denied => None,
+            Permission::Denied(_) => None,
             Permission::Granted => Some(topic),
         }
     }

@@ -65,6 +65,8 @@ pub enum Drop {
     TooLarge,
     /// There is no room for a retained message.
     RetainedFull,
+    /// It waited for a client that may not read it any more.
+    NotAuthorized,
 }
 
 impl Drop {
@@ -74,6 +76,7 @@ impl Drop {
             Self::Expired => "expired",
             Self::TooLarge => "too_large",
             Self::RetainedFull => "retained_full",
+            Self::NotAuthorized => "not_authorized",
         }
     }
 }
@@ -153,7 +156,8 @@ pub fn dropped(why: Drop, messages: usize) {
     }
 }
 
-/// A publish or subscribe was not permitted.
+/// Publishing (`publish`), CONNECT with a will (`will`), subscribing (`subscribe`), or going on with a
+/// subscription of an earlier connection (`resume`) was not permitted.
 pub fn denied(action: &'static str) {
     counter!("portcullis_mqtt_denied_total", "action" => action).increment(1);
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::access::rules::AccessSettings;
 use super::bus::BusSettings;
 use super::topics::TopicLimits;
 
@@ -14,6 +15,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What is decided one way or the other.
     pub policy: Policy,
+    /// Who may publish and subscribe where. Default: everybody everywhere.
+    pub access: AccessSettings,
 }
 
 /// Limits on everything a peer can make grow.
@@ -108,6 +111,9 @@ pub enum ClientIdPolicy {
     CommonName,
     /// The common name, or what begins with it and `-`, `_`, `.`, `:` or `/`.
     Prefix,
+    /// One of the subject alternative names of its certificate: host name, URI or mail address,
+    /// octet for octet.
+    San,
     /// Any that no session of another device has.
     #[default]
     Any,

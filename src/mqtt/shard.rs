@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytestring::ByteString;
 use tokio::sync::Notify;
 
+use super::access::Rights;
 use super::bus::{Bus, BusError, Delivery, FilterId, SessionKey, ShareId};
 use super::frame::Frame;
 use super::identity::{Client, Owner};
@@ -31,6 +32,8 @@ pub struct Cell {
     pub owner: Owner,
     client: Mutex<Client>,
     session: Mutex<Session>,
+    /// What its client was allowed when all that it holds was held against it.
+    held_to: Mutex<Option<Arc<Rights>>>,
     woken: AtomicBool,
     wake: Notify,
     kick: AtomicU8,
@@ -53,6 +56,17 @@ impl Cell {
     /// The session, for a short while.
     pub fn session(&self) -> MutexGuard<'_, Session> {
         lock(&self.session)
+    }
+
+    /// Whether it holds nothing that these rights do not allow, because it was held against the
+    /// same before.
+    pub fn is_held_to(&self, rights: &Rights) -> bool {
+        lock(&self.held_to).as_deref() == Some(rights)
+    }
+
+    /// Note that it holds nothing that these rights do not allow.
+    pub fn hold_to(&self, rights: Arc<Rights>) {
+        *lock(&self.held_to) = Some(rights);
     }
 
     /// Tell the connection that there is something to send.
@@ -172,6 +186,7 @@ impl Shard {
             owner,
             client: Mutex::new(client),
             session: Mutex::new(session),
+            held_to: Mutex::new(None),
             woken: AtomicBool::new(false),
             wake: Notify::new(),
             kick: AtomicU8::new(0),

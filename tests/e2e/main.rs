@@ -14,6 +14,7 @@
 mod harness;
 
 mod access;
+mod access_rules;
 mod audit;
 mod chains;
 mod cli;

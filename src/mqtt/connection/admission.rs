@@ -104,9 +104,12 @@ where
             return Err((reason::NOT_AUTHORIZED, words));
         }
         let owner = Owner::of(peer, policy.identity, &policy.administrators);
+        let administrator = owner.is_administrator();
+        let rights = hub.access.rights(peer, &connect.client_id, administrator);
+        self.rights = Some(Arc::new(rights));
         let will = match connect.will.take() {
             None => None,
-            Some(will) => Some(self.check_will(&owner, will)?),
+            Some(will) => Some(self.check_will(will)?),
         };
         let client = Client::of(peer, self.remote, SystemTime::now());
         let expiry = connect.session_expiry.min(hub.limits.max_session_expiry);
@@ -181,7 +184,7 @@ where
         Ok(None)
     }
 
-    fn check_will(&self, owner: &Owner, will: Will) -> Result<(TopicName, Will), Refusal> {
+    fn check_will(&mut self, will: Will) -> Result<(TopicName, Will), Refusal> {
         let topic = ByteString::from(&*will.topic);
         let topic = TopicName::parse(topic, &self.hub.limits.topics)
             .map_err(|_| (reason::TOPIC_INVALID, "the topic of the will is not valid"))?;
@@ -189,9 +192,9 @@ where
             let words = "the will is declared to be text and is not UTF-8";
             return Err((reason::PAYLOAD_FORMAT, words));
         }
-        match self.hub.access.publish(owner.is_administrator(), &topic) {
+        match self.publishing("will", &topic) {
             Publishing::Message => Ok((topic, will)),
-            Publishing::Command | Publishing::Denied => Err((
+            Publishing::Command | Publishing::Denied(_) => Err((
                 reason::NOT_AUTHORIZED,
                 "the will may not be published there",
             )),

@@ -1,5 +1,6 @@
 //! Whole conversations over in-memory streams, with `rmqtt-codec` as the client's side.
 
+mod access;
 mod control;
 mod gate;
 mod harness;

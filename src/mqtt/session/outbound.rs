@@ -72,6 +72,20 @@ impl Session {
         self.outbound.enqueue(message)
     }
 
+    /// Drop messages of the queue's front that the client may not read: of the first `unchecked`
+    /// the last `most`, so that those that make room meanwhile were not checked yet. Gives how
+    /// many are left to check, and how many were dropped.
+    ///
+    /// What was sent before and is not acknowledged stays: the client has been given it.
+    pub fn sift(
+        &mut self,
+        unchecked: usize,
+        most: usize,
+        may_read: impl Fn(&str) -> bool,
+    ) -> (usize, usize) {
+        self.outbound.sift(unchecked, most, may_read)
+    }
+
     /// Whether there is something that may be sent now.
     pub fn has_something_to_send(&self) -> bool {
         let out = &self.outbound;
@@ -181,6 +195,33 @@ impl Outbound {
         self.queue.push_back(message);
         taken.queued = true;
         taken
+    }
+
+    fn sift(
+        &mut self,
+        unchecked: usize,
+        most: usize,
+        may_read: impl Fn(&str) -> bool,
+    ) -> (usize, usize) {
+        let unchecked = unchecked.min(self.queue.len());
+        let left = unchecked.saturating_sub(most);
+        let mut checked = self.queue.range(left..unchecked);
+        if checked.all(|message| may_read(message.frame.topic())) {
+            return (left, 0);
+        }
+        let (mut place, mut freed) = (0, 0);
+        let before = self.queue.len();
+        self.queue.retain(|message| {
+            let checked = (left..unchecked).contains(&place);
+            place += 1;
+            let keep = !checked || may_read(message.frame.topic());
+            if !keep {
+                freed += message.size();
+            }
+            keep
+        });
+        self.free(freed);
+        (left, before - self.queue.len())
     }
 
     fn has_room(&self, size: usize) -> bool {

@@ -79,7 +79,8 @@ impl Mosquitto<'_> {
         assert_eq!(finished.code, 0, "{finished:?}");
     }
 
-    fn start_subscriber(&self, arguments: &[&str]) -> Subscriber {
+    /// Start `mosquitto_sub`, whatever becomes of it.
+    pub fn start_subscriber(&self, arguments: &[&str]) -> Subscriber {
         let mut command = self.command("mosquitto_sub");
         command
             .args(["-d", "-F", "message:%t|%q|%r|%p"])
