@@ -2,7 +2,6 @@
 
 mod sessions;
 
-use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -64,17 +63,17 @@ pub async fn execute(
         }
         Action::RegisterCaCertificate => {
             let name = required(params, "CaName")?;
-            let ca = pem(required(params, "CaContent")?);
+            let ca = required(params, "CaContent")?;
             let sn = match (caller.door, params.get("VerificationContent")) {
                 (Door::Host | Door::System, None) => {
                     control
-                        .register_ca_unproved(caller, instance, name, &ca)
+                        .register_ca_unproved(caller, instance, name, ca)
                         .await?
                 }
                 (Door::Http | Door::Mqtt, None) | (_, Some(_)) => {
-                    let verification = pem(required(params, "VerificationContent")?);
+                    let verification = required(params, "VerificationContent")?;
                     control
-                        .register_ca(caller, instance, name, &ca, &verification)
+                        .register_ca(caller, instance, name, ca, verification)
                         .await?
                 }
             };
@@ -179,15 +178,6 @@ pub(super) fn field(detail: String) -> ApiError {
     ApiError::with_detail(Code::ParameterFieldCheckFailed, detail)
 }
 
-/// The PEM with real line breaks, if it came with `\n` spelled out. PEM has no backslash.
-fn pem(text: &str) -> Cow<'_, str> {
-    if text.contains('\\') {
-        Cow::Owned(text.replace("\\r", "").replace("\\n", "\n"))
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,11 +204,5 @@ mod tests {
         ] {
             assert_eq!(read(bad), Err(Code::ParameterFieldCheckFailed), "{bad}");
         }
-    }
-
-    #[test]
-    fn spelled_out_line_breaks_are_read() {
-        assert_eq!(pem(r"-----\r\nabc\n-----"), "-----\nabc\n-----");
-        assert_eq!(pem("-----\r\nabc\n"), "-----\r\nabc\n");
     }
 }

@@ -1,5 +1,7 @@
 //! Certificates that have been read and found fit for their role.
 
+use std::borrow::Cow;
+
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor};
 use webpki::EndEntityCert;
@@ -266,13 +268,10 @@ fn single_certificate(pem: &str) -> Result<CertificateDer<'static>, CertificateE
             most: MAX_PEM_OCTETS,
         });
     }
-    // Some clients send the two characters `\n` where a line ends.
-    let unescaped;
-    let text = if pem.contains('\n') {
-        pem
-    } else {
-        unescaped = pem.replace("\\r", "").replace("\\n", "\n");
-        &unescaped
+    // Some clients send the two characters `\n` where a line ends. PEM has no backslash.
+    let text = match pem.contains('\\') {
+        true => Cow::Owned(pem.replace("\\r", "").replace("\\n", "\n")),
+        false => Cow::Borrowed(pem),
     };
     let mut found = None;
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes()) {

@@ -165,18 +165,7 @@ impl Control {
         let (inner, caller, id) = (Arc::clone(&self.0), caller.clone(), id.to_owned());
         self.detached(async move {
             let mut turn = inner.turn.lock().await;
-            let found = may_manage_keys(&caller).and_then(|()| inner.find_key(&id));
-            let mut record = Record {
-                caller: &caller,
-                action: "UpdateAccessKey",
-                instance: None,
-                subject: format!("access_key:{}", shown(&id)),
-                before: found.as_ref().ok().map(|kept| word(kept.status)),
-                after: None,
-                note: None,
-            };
-            let kept = inner.or_refused(&record, found).await?;
-            record.subject = subject(&kept.id);
+            let (mut record, kept) = inner.plan_on_key(&caller, "UpdateAccessKey", &id).await?;
             let (kept, toward) = match change {
                 KeyChange::Status(status) => {
                     let toward = match status {
@@ -217,18 +206,8 @@ impl Control {
         let (inner, caller, id) = (Arc::clone(&self.0), caller.clone(), id.to_owned());
         self.detached(async move {
             let mut turn = inner.turn.lock().await;
-            let found = may_manage_keys(&caller).and_then(|()| inner.find_key(&id));
-            let mut record = Record {
-                caller: &caller,
-                action: "DeleteAccessKey",
-                instance: None,
-                subject: format!("access_key:{}", shown(&id)),
-                before: found.as_ref().ok().map(|kept| word(kept.status)),
-                after: None,
-                note: None,
-            };
-            let id = inner.or_refused(&record, found).await?.id;
-            record.subject = subject(&id);
+            let (record, kept) = inner.plan_on_key(&caller, "DeleteAccessKey", &id).await?;
+            let id = kept.id;
             let changes = vec![Change::DeleteAccessKey(id.clone())];
             inner
                 .carry_out_on_keys(&mut turn, &record, Toward::Deny, changes, |inner| {
@@ -297,6 +276,28 @@ impl Inner {
                 created_at_ms: kept.created_at_ms,
             },
         })
+    }
+
+    /// The key that a change is about, and what is recorded of the change; a refusal is recorded.
+    async fn plan_on_key<'a>(
+        &self,
+        caller: &'a Caller,
+        action: &'static str,
+        id: &str,
+    ) -> Answer<(Record<'a>, AccessKeyRecord)> {
+        let found = may_manage_keys(caller).and_then(|()| self.find_key(id));
+        let mut record = Record {
+            caller,
+            action,
+            instance: None,
+            subject: format!("access_key:{}", shown(id)),
+            before: found.as_ref().ok().map(|kept| word(kept.status)),
+            after: None,
+            note: None,
+        };
+        let kept = self.or_refused(&record, found).await?;
+        record.subject = subject(&kept.id);
+        Ok((record, kept))
     }
 
     fn find_key(&self, id: &str) -> Answer<AccessKeyRecord> {
