@@ -125,11 +125,19 @@ impl Control {
                 owns_an_instance: inner.instances.values().any(|it| it.account == key.account),
             };
             let changes = vec![Change::PutAccessKey(kept.clone())];
+            let account = &created.key.account;
             inner
-                .carry_out_on_keys(&mut turn, &record, Toward::Allow, changes, |inner| {
-                    inner.ledger_mut().put_key(kept);
-                    inner.keys.insert(key);
-                })
+                .carry_out_on_keys(
+                    &mut turn,
+                    &record,
+                    account,
+                    Toward::Allow,
+                    changes,
+                    |inner| {
+                        inner.ledger_mut().put_key(kept);
+                        inner.keys.insert(key);
+                    },
+                )
                 .await?;
             Ok(created)
         })
@@ -199,10 +207,17 @@ impl Control {
             let view = KeyView::from(&key);
             let changes = vec![Change::PutAccessKey(kept.clone())];
             inner
-                .carry_out_on_keys(&mut turn, &record, toward, changes, |inner| {
-                    inner.ledger_mut().put_key(kept);
-                    inner.keys.insert(key);
-                })
+                .carry_out_on_keys(
+                    &mut turn,
+                    &record,
+                    &view.account,
+                    toward,
+                    changes,
+                    |inner| {
+                        inner.ledger_mut().put_key(kept);
+                        inner.keys.insert(key);
+                    },
+                )
                 .await?;
             Ok(view)
         })
@@ -227,14 +242,21 @@ impl Control {
                 after: None,
                 note: None,
             };
-            let id = inner.or_refused(&record, found).await?.id;
+            let AccessKeyRecord { id, account, .. } = inner.or_refused(&record, found).await?;
             record.subject = subject(&id);
             let changes = vec![Change::DeleteAccessKey(id.clone())];
             inner
-                .carry_out_on_keys(&mut turn, &record, Toward::Deny, changes, |inner| {
-                    inner.ledger_mut().remove_key(&id);
-                    inner.keys.remove(&id);
-                })
+                .carry_out_on_keys(
+                    &mut turn,
+                    &record,
+                    &account,
+                    Toward::Deny,
+                    changes,
+                    |inner| {
+                        inner.ledger_mut().remove_key(&id);
+                        inner.keys.remove(&id);
+                    },
+                )
                 .await?;
             Ok(id)
         })
