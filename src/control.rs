@@ -14,6 +14,7 @@ pub mod error;
 pub mod grant;
 pub mod keys;
 mod ledger;
+pub mod observe;
 pub mod policy;
 pub mod seal;
 pub mod sessions;
@@ -47,6 +48,7 @@ use self::grant::Lacking;
 pub use self::grant::{Grant, Need};
 use self::keys::KeySettings;
 use self::ledger::Ledger;
+use self::observe::Observer;
 use self::seal::EncryptionKey;
 use self::sessions::Sessions;
 pub use self::view::{
@@ -162,6 +164,8 @@ pub(crate) struct Instance {
     peers: Arc<LivePeers>,
     /// Set when its broker is there.
     sessions: OnceLock<Arc<dyn Sessions>>,
+    /// The same.
+    observer: OnceLock<Arc<dyn Observer>>,
 }
 
 type Answer<T> = Result<T, ControlError>;
@@ -341,13 +345,7 @@ fn origin(caller: &Caller) -> Origin {
             Principal::Host(user) => format!("host:{user}"),
             Principal::System => "system".to_owned(),
         },
-        door: match caller.door {
-            Door::Http => "http",
-            Door::Mqtt => "mqtt",
-            Door::Host => "host",
-            Door::System => "system",
-        }
-        .to_owned(),
+        door: caller.door.as_str().to_owned(),
         address: caller.address.map(|address| address.to_string()),
         request_id: caller.request_id.to_string(),
     }

@@ -346,6 +346,9 @@ impl Inner {
         for record in records {
             if let Some(at) = self.instances.get(&record.instance) {
                 at.registry.set_device(device_key(&record), Status::Active);
+                let ca = self.ledger().ca(record.ca).cloned();
+                let ca_sn = ca.map(|ca| ca.certificate.serial().to_string());
+                self.tell_recorded(at, ca_sn.unwrap_or_default(), &record);
             }
             self.ledger_mut().put_device(record);
         }

@@ -125,11 +125,19 @@ impl Control {
                 owns_an_instance: inner.instances.values().any(|it| it.account == key.account),
             };
             let changes = vec![Change::PutAccessKey(kept.clone())];
+            let account = &created.key.account;
             inner
-                .carry_out_on_keys(&mut turn, &record, Toward::Allow, changes, |inner| {
-                    inner.ledger_mut().put_key(kept);
-                    inner.keys.insert(key);
-                })
+                .carry_out_on_keys(
+                    &mut turn,
+                    &record,
+                    account,
+                    Toward::Allow,
+                    changes,
+                    |inner| {
+                        inner.ledger_mut().put_key(kept);
+                        inner.keys.insert(key);
+                    },
+                )
                 .await?;
             Ok(created)
         })
@@ -188,10 +196,17 @@ impl Control {
             let view = KeyView::from(&key);
             let changes = vec![Change::PutAccessKey(kept.clone())];
             inner
-                .carry_out_on_keys(&mut turn, &record, toward, changes, |inner| {
-                    inner.ledger_mut().put_key(kept);
-                    inner.keys.insert(key);
-                })
+                .carry_out_on_keys(
+                    &mut turn,
+                    &record,
+                    &view.account,
+                    toward,
+                    changes,
+                    |inner| {
+                        inner.ledger_mut().put_key(kept);
+                        inner.keys.insert(key);
+                    },
+                )
                 .await?;
             Ok(view)
         })
@@ -207,13 +222,20 @@ impl Control {
         self.detached(async move {
             let mut turn = inner.turn.lock().await;
             let (record, kept) = inner.plan_on_key(&caller, "DeleteAccessKey", &id).await?;
-            let id = kept.id;
+            let AccessKeyRecord { id, account, .. } = kept;
             let changes = vec![Change::DeleteAccessKey(id.clone())];
             inner
-                .carry_out_on_keys(&mut turn, &record, Toward::Deny, changes, |inner| {
-                    inner.ledger_mut().remove_key(&id);
-                    inner.keys.remove(&id);
-                })
+                .carry_out_on_keys(
+                    &mut turn,
+                    &record,
+                    &account,
+                    Toward::Deny,
+                    changes,
+                    |inner| {
+                        inner.ledger_mut().remove_key(&id);
+                        inner.keys.remove(&id);
+                    },
+                )
                 .await?;
             Ok(id)
         })

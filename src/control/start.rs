@@ -258,6 +258,7 @@ fn build_instance(settings: InstanceSettings) -> Result<(InstanceId, Instance), 
         registry: Arc::new(registry),
         peers: LivePeers::new(),
         sessions: OnceLock::new(),
+        observer: OnceLock::new(),
     };
     Ok((settings.id, instance))
 }

@@ -2,6 +2,7 @@
 
 mod deny_first;
 mod keys;
+mod observe;
 mod other_hand;
 mod permissions;
 mod registering;
