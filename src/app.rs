@@ -154,6 +154,7 @@ impl App {
             let entrance = broker.entrance(instance.id.clone(), acceptor);
             let (address, clients) = listeners::open(&mut listening, instance, entrance)?;
             control.serve_sessions(&instance.id, broker.operations());
+            control.observe(&instance.id, broker.observer());
             instances.push(Serving {
                 id: instance.id.clone(),
                 address,

@@ -2,7 +2,8 @@
 //!
 //! A connection belongs to a session, a session to a shard. [`listener`] accepts, [`connection`]
 //! moves octets, [`session`] knows the protocol, [`registry`] knows the sessions, [`shard`] gives
-//! them what the [`bus`] delivers, [`hub`] is what a broker consists of.
+//! them what the [`bus`] delivers, [`hub`] is what a broker consists of, [`sys`] is what it tells
+//! operators.
 
 pub mod access;
 pub mod broker;
@@ -21,6 +22,7 @@ mod sessions;
 pub mod settings;
 pub mod shard;
 pub mod shared;
+pub mod sys;
 pub mod topics;
 pub mod wire;
 

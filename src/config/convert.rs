@@ -8,9 +8,11 @@ use super::{
     Config, Development, Instance, Overrides, Tls, convert_access, convert_admin, convert_mqtt,
     file,
 };
+use crate::ca::id::InstanceId;
 use crate::ca::topology::SameKey;
 use crate::control::{ControlSettings, OnInactivate};
 use crate::mqtt::settings::Settings;
+use crate::mqtt::sys::SysSettings;
 use crate::telemetry::{self, LogFormat, LogSettings};
 use crate::tls::server_config::TlsVersions;
 
@@ -191,8 +193,10 @@ fn instance(
         ],
     );
     let access = convert_access::access(faults, key, written);
+    let mqtt = mqtt?;
+    let id: InstanceId = id?;
     Some(Instance {
-        id: id?,
+        id: id.clone(),
         account: account?,
         region: written.region.clone(),
         mqtt_listen: listen?,
@@ -202,9 +206,13 @@ fn instance(
         on_inactivate: on_inactivate?,
         same_key: same_key?,
         mqtt: Settings {
-            policy: convert_mqtt::with_shared(policy?, mqtt?),
+            policy: convert_mqtt::with_shared(policy?, mqtt),
             access: access?,
-            ..mqtt?.clone()
+            sys: SysSettings {
+                instance: Some(id),
+                ..mqtt.sys.clone()
+            },
+            ..mqtt.clone()
         },
     })
 }

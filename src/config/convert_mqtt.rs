@@ -8,12 +8,14 @@ use crate::mqtt::settings::{
     Administrators, ClientIdPolicy, IdentityPolicy, Limits, Overflow, Policy, SessionOnCut,
     Settings, WillOnCut,
 };
+use crate::mqtt::sys::SysSettings;
 use crate::mqtt::topics::{ControlCharacters, TopicLimits};
 
 /// The settings that all instances share; the policy and the rules of each are added later.
 pub(super) fn settings(faults: &mut Faults, file: &file::File) -> Option<Settings> {
     let bus = bus(faults, &file.mqtt);
     let limits = limits(faults, file);
+    let sys = sys(faults, &file.mqtt);
     let overflow = faults.word(
         "mqtt.overflow",
         &file.mqtt.overflow,
@@ -34,6 +36,7 @@ pub(super) fn settings(faults: &mut Faults, file: &file::File) -> Option<Setting
             ..Policy::default()
         },
         access: AccessSettings::default(),
+        sys: sys?,
     })
 }
 
@@ -89,6 +92,34 @@ pub(super) fn with_shared(policy: Policy, shared: &Settings) -> Policy {
         administrators: shared.policy.administrators.clone(),
         ..policy
     }
+}
+
+/// How operators are told; the name of the instance is added later.
+fn sys(faults: &mut Faults, written: &file::Mqtt) -> Option<SysSettings> {
+    let interval = faults.seconds(
+        "mqtt.sys_interval_seconds",
+        written.sys_interval_seconds,
+        0,
+        86_400,
+    );
+    let refusals = faults.number(
+        "mqtt.max_refusal_events_per_second",
+        written.max_refusal_events_per_second,
+        0,
+        10_000,
+    );
+    let waiting = faults.number(
+        "mqtt.max_waiting_events",
+        written.max_waiting_events,
+        1,
+        1_000_000,
+    );
+    Some(SysSettings {
+        instance: None,
+        interval: interval.map(|interval| (!interval.is_zero()).then_some(interval))?,
+        refusals_per_second: refusals?,
+        waiting: waiting?,
+    })
 }
 
 fn bus(faults: &mut Faults, written: &file::Mqtt) -> Option<BusSettings> {

@@ -13,6 +13,7 @@ use crate::admin::service::ServiceSettings;
 use crate::control::ControlSettings;
 use crate::mqtt::bus::BusSettings;
 use crate::mqtt::settings::Limits;
+use crate::mqtt::sys::SysSettings;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -124,6 +125,9 @@ pub struct Mqtt {
     pub overflow: String,
     pub max_retained_messages: usize,
     pub max_retained_bytes: usize,
+    pub sys_interval_seconds: u64,
+    pub max_refusal_events_per_second: u32,
+    pub max_waiting_events: usize,
 }
 
 /// `[admin]`
@@ -258,6 +262,7 @@ impl Default for Registry {
 impl Default for Mqtt {
     fn default() -> Self {
         let (bus, limits) = (BusSettings::default(), Limits::default());
+        let sys = SysSettings::default();
         Self {
             shards: 0,
             shard_window_bytes: bus.window_bytes,
@@ -284,6 +289,9 @@ impl Default for Mqtt {
             overflow: "drop_newest".to_owned(),
             max_retained_messages: limits.retained_messages,
             max_retained_bytes: limits.retained_bytes,
+            sys_interval_seconds: sys.interval.map_or(0, |interval| interval.as_secs()),
+            max_refusal_events_per_second: sys.refusals_per_second,
+            max_waiting_events: sys.waiting,
         }
     }
 }

@@ -10,7 +10,9 @@ use super::listener::Entrance;
 use super::session::Due;
 use super::sessions::BrokerSessions;
 use super::settings::Settings;
+use super::sys::{self, BrokerObserver};
 use crate::ca::id::InstanceId;
+use crate::control::observe::Observer;
 use crate::control::sessions::{Closed, Sessions};
 use crate::tls::acceptor::GateAcceptor;
 
@@ -37,7 +39,7 @@ impl Broker {
     /// # Errors
     /// If its bus does not start.
     pub async fn start(settings: Settings, hooks: Hooks) -> Result<Self, BusError> {
-        let (hub, links) = Hub::start(settings, hooks).await?;
+        let (hub, links, inlet) = Hub::start(settings, hooks).await?;
         let hub = Arc::new(hub);
         let stop = CancellationToken::new();
         for link in links {
@@ -49,6 +51,10 @@ impl Broker {
         tokio::spawn(
             stop.clone()
                 .run_until_cancelled_owned(keep_time(hub.clone())),
+        );
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(sys::run(hub.clone(), inlet)),
         );
         Ok(Self {
             hub,
@@ -88,6 +94,11 @@ impl Broker {
         Arc::new(BrokerSessions::of(&self.hub))
     }
 
+    /// Tells the administrators among the clients of changes of trust.
+    pub fn observer(&self) -> Arc<dyn Observer> {
+        Arc::new(BrokerObserver::of(&self.hub))
+    }
+
     /// The parts, for tests that bring their own streams.
     #[cfg(test)]
     pub(crate) fn hub(&self) -> &Arc<Hub> {
@@ -112,7 +123,8 @@ async fn keep_time(hub: Arc<Hub>) {
     loop {
         let now = hub.now();
         let (due, next) = hub.registry.on_time(now);
-        for Due { will, .. } in due {
+        for Due { will, ended } in due {
+            hub.sys.tally.sessions_expired.add(usize::from(ended));
             if let Some((topic, will)) = will {
                 hub.publish_will(0, 0, topic, &will);
             }

@@ -270,6 +270,11 @@ impl Bus {
         self.lanes.send(from_shard, plan, frame).await
     }
 
+    /// Whether anybody is subscribed to the topic, connected or not. Cheap.
+    pub fn wants(&self, topic: &TopicName) -> bool {
+        self.lanes.directory.wants(topic)
+    }
+
     /// How many distinct filters are subscribed, shared ones included.
     pub fn filters(&self) -> usize {
         self.lanes.directory.size().0

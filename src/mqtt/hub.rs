@@ -20,6 +20,8 @@ use super::retained::{Retained, RetainedLimits};
 use super::session::ToPublish;
 use super::settings::{Limits, Settings};
 use super::shard::Shard;
+use super::sys::tally::Tally;
+use super::sys::{Inlet, Sys};
 use super::topics::TopicName;
 use super::wire::publish::PropertyWriter;
 use super::wire::{QoS, Will};
@@ -57,6 +59,8 @@ pub struct Hub {
     pub retained: Retained<Frame>,
     /// What it tells others.
     pub hooks: Hooks,
+    /// What operators are told.
+    pub sys: Sys,
     /// What every message counts in.
     pub counters: metrics::PerMessage,
     /// Its tasks: wills and commands.
@@ -74,15 +78,17 @@ impl Hub {
     ///
     /// # Errors
     /// If the bus does not start.
-    pub async fn start(
+    pub(super) async fn start(
         settings: Settings,
         hooks: Hooks,
-    ) -> Result<(Self, Vec<ShardLink>), BusError> {
+    ) -> Result<(Self, Vec<ShardLink>, Inlet), BusError> {
         let (bus, links) = Bus::start(settings.bus.clone()).await?;
         let limits = Arc::new(settings.limits.clone());
+        let tally = Arc::new(Tally::default());
         let shards = (0..links.len())
-            .map(|index| Arc::new(Shard::new(index, bus.clone())))
+            .map(|index| Arc::new(Shard::new(index, bus.clone(), tally.clone())))
             .collect();
+        let (sys, inlet) = Sys::new(&settings.sys, bus.clone(), tally);
         let hub = Self {
             access: Access::new(settings.access.clone()),
             registry: Registry::new(shards, limits.clone(), settings.policy.overflow),
@@ -91,6 +97,7 @@ impl Hub {
                 max_bytes: limits.retained_bytes,
             }),
             hooks,
+            sys,
             counters: metrics::PerMessage::new(),
             tasks: TaskTracker::new(),
             listing: Semaphore::new(1),
@@ -101,7 +108,7 @@ impl Hub {
             limits,
             settings,
         };
-        Ok((hub, links))
+        Ok((hub, links, inlet))
     }
 
     /// Milliseconds of the broker's clock, which begins at 1 and never goes back.

@@ -20,7 +20,7 @@ use super::hub::Hub;
 use super::metrics;
 use super::settings::Limits;
 use crate::ca::id::InstanceId;
-use crate::tls::acceptor::{Accepted, GateAcceptor};
+use crate::tls::acceptor::{AcceptError, Accepted, GateAcceptor};
 use crate::tls::gates::Gates;
 use crate::tls::hello::Hello;
 use crate::tls::report::report_silent;
@@ -61,9 +61,16 @@ impl Entrance {
         }
     }
 
-    async fn through<F: Future>(&self, handshake: F) -> F::Output {
+    /// What the handshake comes to; a refusal has been logged and counted by the acceptor.
+    async fn through<F>(&self, remote: SocketAddr, handshake: F) -> Option<Accepted<TcpStream>>
+    where
+        F: Future<Output = Result<Accepted<TcpStream>, AcceptError>>,
+    {
         let span = tracing::info_span!("handshake", instance = %self.instance);
-        handshake.instrument(span).await
+        let outcome = handshake.instrument(span).await;
+        let told = outcome.as_ref().map(|_| ());
+        self.hub.sys.handshake(remote, told);
+        outcome.ok()
     }
 }
 
@@ -230,7 +237,7 @@ impl Work {
             let handshake = entrance.acceptor.accept(stream, self.remote);
             return Some(Arrived {
                 entrance,
-                accepted: entrance.through(handshake).await.ok()?,
+                accepted: entrance.through(self.remote, handshake).await?,
                 _place: place,
             });
         }
@@ -247,12 +254,12 @@ impl Work {
             Arrival::Apart(_) => self.go_over(entrance, hello, turn, place).await?,
         };
         let accepted = entrance
-            .through(entrance.acceptor.accept_hello(hello))
+            .through(self.remote, entrance.acceptor.accept_hello(hello))
             .await;
         drop(turn);
         Some(Arrived {
             entrance,
-            accepted: accepted.ok()?,
+            accepted: accepted?,
             _place: place,
         })
     }

@@ -81,6 +81,27 @@ impl Drop {
     }
 }
 
+/// Why administrators are not told of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeftOut {
+    /// There were too many refusals in a second.
+    TooManyRefusals,
+    /// Too many events wait.
+    QueueFull,
+    /// The bus did not take it.
+    BusOverloaded,
+}
+
+impl LeftOut {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::TooManyRefusals => "too_many_refusals",
+            Self::QueueFull => "queue_full",
+            Self::BusOverloaded => "bus_overloaded",
+        }
+    }
+}
+
 /// Connections that a client holds now, counted while this lives.
 pub struct Connected(());
 
@@ -154,6 +175,11 @@ pub fn dropped(why: Drop, messages: usize) {
         counter!("portcullis_mqtt_messages_dropped_total", "reason" => why.as_str())
             .increment(messages as u64);
     }
+}
+
+/// An event was left out of what administrators are told.
+pub fn event_left_out(why: LeftOut) {
+    counter!("portcullis_mqtt_events_left_out_total", "reason" => why.as_str()).increment(1);
 }
 
 /// Publishing (`publish`), CONNECT with a will (`will`), subscribing (`subscribe`), or going on with a

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::access::rules::AccessSettings;
 use super::bus::BusSettings;
+use super::sys::SysSettings;
 use super::topics::TopicLimits;
 
 /// The settings of one broker (one instance).
@@ -17,6 +18,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Who may publish and subscribe where. Default: everybody everywhere.
     pub access: AccessSettings,
+    /// How operators are told.
+    pub sys: SysSettings,
 }
 
 /// Limits on everything a peer can make grow.

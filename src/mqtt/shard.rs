@@ -17,6 +17,7 @@ use super::metrics;
 use super::session::Session;
 use super::session::subscriptions::Place;
 use super::shared::Presence;
+use super::sys::tally::Tally;
 use super::topics::{Subscription, TopicFilter};
 
 /// A session where tasks can reach it.
@@ -150,6 +151,7 @@ impl Cell {
 pub struct Shard {
     index: usize,
     bus: Bus,
+    tally: Arc<Tally>,
     table: Mutex<Table>,
 }
 
@@ -169,10 +171,11 @@ struct Member {
 
 impl Shard {
     /// A shard without sessions.
-    pub fn new(index: usize, bus: Bus) -> Self {
+    pub fn new(index: usize, bus: Bus, tally: Arc<Tally>) -> Self {
         Self {
             index,
             bus,
+            tally,
             table: Mutex::default(),
         }
     }
@@ -212,7 +215,9 @@ impl Shard {
                     }
                 };
                 let subscribers = table.subscribers.entry(id).or_default();
-                subscribers.insert(cell.key, cell.clone());
+                if subscribers.insert(cell.key, cell.clone()).is_none() {
+                    self.tally.subscriptions.rise();
+                }
                 Ok(Place::Filter(id))
             }
             Subscription::Shared(group) => {
@@ -224,6 +229,7 @@ impl Shard {
                     groups: 0,
                 });
                 member.groups += 1;
+                self.tally.shared_subscriptions.rise();
                 Ok(Place::Share(share))
             }
         }
@@ -237,7 +243,9 @@ impl Shard {
                 let Some(subscribers) = table.subscribers.get_mut(&id) else {
                     return;
                 };
-                subscribers.remove(&key);
+                if subscribers.remove(&key).is_some() {
+                    self.tally.subscriptions.fall();
+                }
                 if subscribers.is_empty() {
                     table.subscribers.remove(&id);
                     table.ids.remove(had.filter());
@@ -248,6 +256,7 @@ impl Shard {
                 self.bus.share_leave(share, key);
                 if let Some(member) = table.members.get_mut(&key) {
                     member.groups -= 1;
+                    self.tally.shared_subscriptions.fall();
                     if member.groups == 0 {
                         table.members.remove(&key);
                     }
@@ -280,7 +289,7 @@ impl Shard {
                     .into_iter()
                     .flat_map(HashMap::values)
                 {
-                    give(cell, &frame, [Place::Filter(id)]);
+                    self.give(cell, &frame, [Place::Filter(id)]);
                 }
             }
             (Some(first), Some(second)) => {
@@ -297,15 +306,24 @@ impl Shard {
                     }
                 }
                 for (cell, places) in wanted.into_values() {
-                    give(cell, &frame, places);
+                    self.give(cell, &frame, places);
                 }
             }
         }
         for (key, share) in delivery.shared() {
             match table.members.get(&key) {
-                Some(member) => give(&member.cell, &frame, [Place::Share(share)]),
+                Some(member) => self.give(&member.cell, &frame, [Place::Share(share)]),
                 None => self.pass_on(share, &frame),
             }
+        }
+    }
+
+    fn give(&self, cell: &Cell, frame: &Frame, places: impl IntoIterator<Item = Place>) {
+        let taken = cell.session().deliver(frame, places);
+        metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
+        self.tally.messages_dropped.add(taken.dropped);
+        if taken.queued {
+            cell.wake();
         }
     }
 
@@ -318,14 +336,6 @@ impl Shard {
                 tracing::error!(%error, "a message of a shared group found no member");
             }
         });
-    }
-}
-
-fn give(cell: &Cell, frame: &Frame, places: impl IntoIterator<Item = Place>) {
-    let taken = cell.session().deliver(frame, places);
-    metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
-    if taken.queued {
-        cell.wake();
     }
 }
 

@@ -45,6 +45,8 @@ mod sessions_cli;
 mod signatures;
 mod silence;
 mod startup;
+mod sys;
+mod sys_figures;
 mod tampering;
 mod throttling;
 mod unfit;

@@ -37,6 +37,9 @@ where
         packet: Incoming,
     ) -> Result<(), End> {
         let now = self.hub.now();
+        if let Incoming::Disconnect(packet) = &packet {
+            self.left_with = Some(packet.reason);
+        }
         let step = cell.session().on_packet(packet, now)?;
         match step {
             Step::Nothing => Ok(()),
@@ -86,6 +89,7 @@ where
         let mut publishing = Publishing {
             id: message.id,
             qos,
+            payload: message.packet.payload.len(),
             result: Box::pin(async move { hub.publish(shard, message.topic, frame).await }),
         };
         let first = poll_once(publishing.result.as_mut()).await;
@@ -102,12 +106,17 @@ where
         cell: &Cell,
         result: Result<Routed, BusError>,
     ) -> Result<(), End> {
-        let Some(Publishing { id, qos, .. }) = self.publishing.take() else {
+        let Some(Publishing {
+            id, qos, payload, ..
+        }) = self.publishing.take()
+        else {
             return Ok(());
         };
         match result {
             Ok(routed) => {
                 self.hub.counters.received.increment(1);
+                self.hub.sys.tally.messages_received.add(1);
+                self.hub.sys.tally.payload_received.add(payload);
                 let code = match routed.filters + routed.shares {
                     0 => reason::NO_MATCHING_SUBSCRIBERS,
                     _ => reason::SUCCESS,
@@ -174,15 +183,23 @@ where
         cell.session().subscribed(wanted.id, codes);
         let now = self.hub.now();
         for (subscription, place) in renewed {
-            let retained = self.hub.retained.matching(subscription.filter(), now);
+            let filter = subscription.filter();
+            let figures = self.hub.figures(filter);
+            let any_figures = !figures.is_empty();
+            let mut retained = self.hub.retained.matching(filter, now);
+            retained.extend(figures);
             let mut full = false;
             {
                 let mut session = cell.session();
                 for frame in retained {
                     let taken = session.deliver_retained(&frame, place);
                     metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
+                    self.hub.sys.tally.messages_dropped.add(taken.dropped);
                     full |= taken.dropped > 0;
                 }
+            }
+            if any_figures {
+                self.hub.figures_given();
             }
             if full || self.must_end(cell).is_some() {
                 return;

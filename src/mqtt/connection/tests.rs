@@ -2,10 +2,12 @@
 
 mod access;
 mod control;
+mod figures;
 mod gate;
 mod harness;
 mod messages;
 mod operations;
 mod rules;
 mod sessions;
+mod sys;
 mod v3;

@@ -28,6 +28,10 @@ pub struct Taken {
 pub struct Sent {
     /// PUBLISH packets.
     pub messages: usize,
+    /// Octets of their payloads.
+    pub payload: usize,
+    /// Other packets.
+    pub others: usize,
     /// Messages that expired before they could be sent.
     pub expired: usize,
     /// Messages larger than the client takes (3.1.2.11.4).
@@ -112,6 +116,7 @@ impl Session {
         while out.len() < target {
             if let Some(packet) = outbound.control.pop_front() {
                 packet.encode(link.version, link.max_packet, out);
+                sent.others += 1;
             } else if outbound.resends() {
                 outbound.resend(link.version, link.max_packet, now, out, &mut sent);
             } else if !outbound.send_next(link.version, link.max_packet, now, out, &mut sent) {
@@ -268,6 +273,7 @@ impl Outbound {
             Stage::Released => {
                 Outgoing::Ack(AckKind::PubRel, entry.id, reason::SUCCESS)
                     .encode(version, max_packet, out);
+                sent.others += 1;
                 self.sent += 1;
             }
             Stage::Published(message, dup) => {
@@ -278,6 +284,7 @@ impl Outbound {
                 };
                 if write(packet, &mut self.aliases, version, max_packet, out) {
                     sent.messages += 1;
+                    sent.payload += message.frame.payload().len();
                     self.sent += 1;
                 } else {
                     // The client takes smaller packets now than before: it cannot have this one.
@@ -327,6 +334,7 @@ impl Outbound {
             return true;
         }
         sent.messages += 1;
+        sent.payload += message.frame.payload().len();
         match id {
             None => self.free(message.size()),
             Some(id) => {
