@@ -19,6 +19,12 @@ pub const KEY: &str = "LTAI5tFakeKeyId000001";
 /// signed shortly before.
 pub const NOW_MS: i64 = 1_795_509_600_000;
 
+/// A CONNECT of MQTT 3.1.1 with a clean session.
+pub const CONNECT_V311: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01c";
+
+/// A CONNECT of MQTT 5 with a clean start.
+pub const CONNECT_V5: &[u8] = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01c";
+
 /// The secret of [`KEY`].
 pub fn secret() -> Secret {
     Secret::new("FakeSecret0123456789abcdefghij".to_owned())

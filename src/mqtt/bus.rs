@@ -280,6 +280,12 @@ impl Bus {
         self.lanes.directory.size().0
     }
 
+    /// Filters, and levels of them, that the directory keeps.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (usize, usize) {
+        self.lanes.directory.size()
+    }
+
     /// How many routers there have been; more than one means that one failed.
     pub fn routers(&self) -> u64 {
         self.lanes.epoch()

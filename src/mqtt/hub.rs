@@ -121,6 +121,12 @@ impl Hub {
         self.epoch + std::time::Duration::from_millis(at)
     }
 
+    /// The bus, for tests of what it keeps.
+    #[cfg(test)]
+    pub(super) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
     /// A number for a connection.
     pub fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)

@@ -6,6 +6,7 @@ pub mod configured;
 pub mod fleet;
 pub mod mosquitto;
 pub mod mqtt;
+pub mod paho;
 pub mod pki;
 pub mod process;
 pub mod sdk;

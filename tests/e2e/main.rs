@@ -1,7 +1,7 @@
 //! End-to-end scenarios: the program as it is shipped, real TLS, real clients.
 //!
 //! Each scenario starts its own broker on ports that the system picks, so all of them can run
-//! at once. `tests/run` installs what they need (mosquitto's clients, the vendor's SDKs for Python and Node).
+//! at once. `tests/run` installs what they need (mosquitto's clients, paho, the vendor's SDKs).
 
 // The lint configuration allows these in functions marked `#[test]`; helpers are not marked.
 #![allow(
@@ -30,6 +30,7 @@ mod in_flight;
 mod instances;
 mod life_cycle;
 mod mqtt_basics;
+mod mqtt_conformance;
 mod mqtt_sessions;
 mod ordering;
 mod registering;

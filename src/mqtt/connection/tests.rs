@@ -1,6 +1,7 @@
 //! Whole conversations over in-memory streams, with `rmqtt-codec` as the client's side.
 
 mod access;
+mod bounds;
 mod control;
 mod figures;
 mod gate;

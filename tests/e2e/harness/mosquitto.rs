@@ -1,4 +1,4 @@
-//! The real `mosquitto_pub` and `mosquitto_sub`.
+//! The real `mosquitto_pub`, `mosquitto_sub` and `mosquitto_rr`.
 
 use std::process::Command;
 
@@ -58,6 +58,11 @@ impl Mosquitto<'_> {
     pub fn publish_ok(&self, arguments: &[&str]) {
         let finished = self.publish(arguments);
         assert_eq!(finished.code, 0, "{finished:?}");
+    }
+
+    /// Start `mosquitto_rr`, which prints the answer it gets and ends.
+    pub fn request(&self, arguments: &[&str]) -> Process {
+        Process::spawn(self.command("mosquitto_rr").args(arguments))
     }
 
     /// Start `mosquitto_sub` and wait for its SUBACK. Messages are printed as
