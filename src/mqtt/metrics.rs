@@ -111,6 +111,16 @@ pub fn connection_over_limit() {
     counter!("portcullis_mqtt_connections_over_limit_total").increment(1);
 }
 
+/// A client asked for a WebSocket; `outcome` is why there is none, or `accepted`.
+pub fn websocket_asked(outcome: &'static str) {
+    counter!("portcullis_websocket_requests_total", "outcome" => outcome).increment(1);
+}
+
+/// A client broke a rule of WebSocket.
+pub fn websocket_failed(rule: &'static str) {
+    counter!("portcullis_websocket_failures_total", "reason" => rule).increment(1);
+}
+
 /// One session more, with or without connection. All brokers of the process count together.
 pub fn session_began() {
     gauge!("portcullis_mqtt_sessions").increment(1.0);
