@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::addresses::{self, Reach};
 use super::fault::{ConfigError, Faults};
-use super::{Config, Development, Instance, Overrides, Tls, convert_admin, convert_mqtt, file};
+use super::{
+    Config, Development, Instance, Overrides, Tls, convert_admin, convert_mqtt, convert_reach, file,
+};
 use crate::ca::topology::SameKey;
 use crate::control::{ControlSettings, OnInactivate};
 use crate::mqtt::settings::Settings;
@@ -151,7 +153,16 @@ fn instance(
         Some(address) => Some(address),
         None => faults.parse(&at("mqtt_listen"), &written.mqtt_listen),
     };
-    let reach = Reach::read(faults, key, written, listen);
+    let websocket = convert_reach::websocket(faults, key, written);
+    let proxies = convert_reach::proxies(faults, key, written);
+    let on_websocket = websocket.as_ref().and_then(Option::as_ref);
+    let reach = Reach::read(
+        faults,
+        key,
+        written,
+        [listen, on_websocket.map(|it| it.listen)],
+        proxies.clone(),
+    );
     let server_names = reach.names();
     reaches.push(reach);
     let (certificate, private_key) = match certs_dir {
@@ -192,6 +203,8 @@ fn instance(
         account: account?,
         region: written.region.clone(),
         mqtt_listen: listen?,
+        websocket: websocket?,
+        proxies: proxies?,
         server_names,
         tls_certificate: certificate?,
         tls_key: private_key?,

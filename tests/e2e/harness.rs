@@ -9,6 +9,7 @@ pub mod pki;
 pub mod process;
 pub mod sdk;
 pub mod tls;
+pub mod websocket;
 
 use std::time::{Duration, Instant};
 
