@@ -25,7 +25,7 @@ use crate::admin::local::{LocalError, LocalListener};
 use crate::admin::server::AdminServer;
 use crate::audit::AuditLog;
 use crate::ca::id::InstanceId;
-use crate::config::{AdminTransport, Config};
+use crate::config::{AdminTransport, Config, Wire};
 use crate::control::{Control, ControlParts, InstanceSettings};
 use crate::mqtt::broker::Broker;
 use crate::mqtt::control_channel::CommandHandler;
@@ -35,10 +35,10 @@ use crate::store::Store;
 use crate::store::replay::Missing;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry;
-use banner::{Banner, Reached};
+use banner::Banner;
 use dev_pki::{DevPki, DevPkiError};
 use development::Registry;
-use listeners::Listening;
+use listeners::{Listening, Reached};
 
 pub use gate::GateError;
 
@@ -57,9 +57,8 @@ pub struct App {
 /// An instance, and where it is reached. Its broker ends when this is dropped.
 struct Serving {
     id: InstanceId,
-    address: SocketAddr,
-    /// By which server names, if not by all.
-    clients: Option<String>,
+    mqtt: Reached,
+    websocket: Option<Reached>,
     _broker: Broker,
 }
 
@@ -151,14 +150,13 @@ impl App {
             let acceptor = gate::acceptor(&control, instance, &config.tls)?;
             let broker =
                 Broker::start(instance.mqtt.clone(), hooks(&control, commands.clone())).await?;
-            let entrance = broker.entrance(instance.id.clone(), acceptor);
-            let (address, clients) = listeners::open(&mut listening, instance, entrance)?;
+            let (mqtt, websocket) = listeners::open(&mut listening, instance, &broker, &acceptor)?;
             control.serve_sessions(&instance.id, broker.operations());
             control.observe(&instance.id, broker.observer());
             instances.push(Serving {
                 id: instance.id.clone(),
-                address,
-                clients,
+                mqtt,
+                websocket,
                 _broker: broker,
             });
         }
@@ -213,7 +211,14 @@ impl App {
     pub fn mqtt_address(&self, instance: &InstanceId) -> Option<SocketAddr> {
         let mut all = self.instances.iter();
         all.find(|serving| serving.id == *instance)
-            .map(|serving| serving.address)
+            .map(|serving| serving.mqtt.address)
+    }
+
+    /// Where an instance really listens for WebSocket over TLS, if it does.
+    pub fn websocket_address(&self, instance: &InstanceId) -> Option<SocketAddr> {
+        let mut all = self.instances.iter();
+        let serving = all.find(|serving| serving.id == *instance)?;
+        Some(serving.websocket.as_ref()?.address)
     }
 
     /// The handle to read and change trust.
@@ -224,20 +229,23 @@ impl App {
     /// Serve until `shutdown` is cancelled, then end what is connected within the grace time.
     pub async fn run(self, shutdown: CancellationToken) {
         let tasks = TaskTracker::new();
-        for Serving {
-            id,
-            address,
-            clients,
-            ..
-        } in &self.instances
-        {
-            tracing::info!(instance = %id, %address, server_names = clients, "serving MQTT over TLS");
+        for serving in &self.instances {
+            let reached = [Some(&serving.mqtt), serving.websocket.as_ref()];
+            for (wire, reached) in Wire::ALL.into_iter().zip(reached) {
+                if let Some(Reached { address, clients }) = reached {
+                    let (id, what) = (&serving.id, wire.as_str());
+                    tracing::info!(instance = %id, %address, server_names = clients, "serving {what} over TLS");
+                }
+            }
         }
         for Listening {
-            listener, gates, ..
+            listener,
+            gates,
+            proxies,
+            ..
         } in self.listening
         {
-            tasks.spawn(listener::serve(listener, gates, shutdown.clone()));
+            tasks.spawn(listener::serve(listener, gates, proxies, shutdown.clone()));
         }
         tracing::info!(address = %self.admin_address, "serving the admin API");
         tasks.spawn(self.admin.serve(shutdown.clone()));
@@ -341,12 +349,15 @@ async fn open_control(config: &Config) -> Result<(Control, u64), StartError> {
 }
 
 fn banner(config: &Config, instances: &[Serving], admin: &str, dev_pki: Option<&DevPki>) -> String {
-    let instances: Vec<Reached> = instances
-        .iter()
-        .map(|serving| Reached {
+    let reached = instances.iter().zip(&config.instances);
+    let instances: Vec<_> = reached
+        .map(|(serving, instance)| banner::Reached {
             instance: &serving.id,
-            address: serving.address,
-            clients: serving.clients.as_deref(),
+            address: serving.mqtt.address,
+            websocket: (serving.websocket.as_ref())
+                .zip(instance.websocket.as_ref())
+                .map(|(reached, it)| (reached.address, it.door.path.as_str())),
+            clients: serving.mqtt.clients.as_deref(),
         })
         .collect();
     let program = banner::program();

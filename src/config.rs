@@ -8,6 +8,7 @@ mod convert;
 mod convert_access;
 mod convert_admin;
 mod convert_mqtt;
+mod convert_reach;
 pub mod fault;
 pub mod file;
 #[cfg(test)]
@@ -26,11 +27,14 @@ use crate::control::policy::Policy;
 use crate::control::seal::EncryptionKey;
 use crate::control::{ControlSettings, OnInactivate};
 use crate::mqtt;
+use crate::mqtt::listener::Proxies;
+use crate::mqtt::websocket::upgrade::Door;
 use crate::telemetry::LogSettings;
 use crate::tls::gates::GateName;
 use crate::tls::server_config::TlsVersions;
 
 pub use crate::secret::{self, Secret};
+pub use addresses::{Listener, Wire};
 pub use fault::{ConfigError, Fault};
 
 /// A checked configuration.
@@ -67,6 +71,10 @@ pub struct Instance {
     pub region: String,
     /// Where it listens for MQTT over TLS.
     pub mqtt_listen: SocketAddr,
+    /// Where it listens for WebSocket over TLS, if it does.
+    pub websocket: Option<WebSocket>,
+    /// The proxies that stand before its addresses.
+    pub proxies: Proxies,
     /// The server names by which clients ask for it there. Without, it takes the clients that
     /// ask for none of another instance's; with names, no others than those.
     pub server_names: Vec<GateName>,
@@ -80,6 +88,15 @@ pub struct Instance {
     pub same_key: SameKey,
     /// What its sessions are built from.
     pub mqtt: mqtt::settings::Settings,
+}
+
+/// MQTT over WebSocket.
+#[derive(Debug, Clone)]
+pub struct WebSocket {
+    /// Where it is listened for.
+    pub listen: SocketAddr,
+    /// What clients may ask for there.
+    pub door: Door,
 }
 
 /// TLS in front of the broker.

@@ -6,7 +6,7 @@ use super::addresses::{self, Reach};
 use super::fault::{ConfigError, Faults};
 use super::{
     Config, Development, Instance, Overrides, Tls, convert_access, convert_admin, convert_mqtt,
-    file,
+    convert_reach, file,
 };
 use crate::ca::id::InstanceId;
 use crate::ca::topology::SameKey;
@@ -156,7 +156,16 @@ fn instance(
         Some(address) => Some(address),
         None => faults.parse(&at("mqtt_listen"), &written.mqtt_listen),
     };
-    let reach = Reach::read(faults, key, written, listen);
+    let websocket = convert_reach::websocket(faults, key, written);
+    let proxies = convert_reach::proxies(faults, key, written);
+    let on_websocket = websocket.as_ref().and_then(Option::as_ref);
+    let reach = Reach::read(
+        faults,
+        key,
+        written,
+        [listen, on_websocket.map(|it| it.listen)],
+        proxies.clone(),
+    );
     let server_names = reach.names();
     reaches.push(reach);
     let (certificate, private_key) = match certs_dir {
@@ -200,6 +209,8 @@ fn instance(
         account: account?,
         region: written.region.clone(),
         mqtt_listen: listen?,
+        websocket: websocket?,
+        proxies: proxies?,
         server_names,
         tls_certificate: certificate?,
         tls_key: private_key?,

@@ -1,12 +1,14 @@
 //! What the sessions of an instance are built from: `[mqtt]`, and what other sections say of it.
 
+use std::num::NonZeroU32;
+
 use super::fault::Faults;
 use super::file;
 use crate::mqtt::access::rules::AccessSettings;
 use crate::mqtt::bus::BusSettings;
 use crate::mqtt::settings::{
-    Administrators, ClientIdPolicy, IdentityPolicy, Limits, Overflow, Policy, SessionOnCut,
-    Settings, WillOnCut,
+    Administrators, ClientIdPolicy, IdentityPolicy, Limits, Overflow, PerAddress, Policy,
+    SessionOnCut, Settings, WillOnCut,
 };
 use crate::mqtt::sys::SysSettings;
 use crate::mqtt::topics::{ControlCharacters, TopicLimits};
@@ -161,6 +163,12 @@ fn limits(faults: &mut Faults, file: &file::File) -> Option<Limits> {
         faults.number(&format!("mqtt.{key}"), value, least, most)
     };
     let max_connections = count("max_connections", written.max_connections, 1, MANY);
+    let of_address = count(
+        "max_connections_per_address",
+        written.max_connections_per_address,
+        0,
+        MANY,
+    );
     let max_packet = count(
         "max_packet_bytes",
         written.max_packet_bytes,
@@ -215,6 +223,18 @@ fn limits(faults: &mut Faults, file: &file::File) -> Option<Limits> {
         1,
         1_000_000,
     );
+    let handshakes_of_address = faults.number(
+        "tls.max_handshakes_per_address",
+        file.tls.max_handshakes_per_address,
+        0,
+        1_000_000,
+    );
+    let connects_of_address = faults.number(
+        "mqtt.max_connects_per_second_per_address",
+        written.max_connects_per_second_per_address,
+        0,
+        1_000_000,
+    );
 
     let mut at = |key: &str, value, least, most| {
         faults.number(&format!("admin.control_channel.{key}"), value, least, most)
@@ -243,6 +263,11 @@ fn limits(faults: &mut Faults, file: &file::File) -> Option<Limits> {
     Some(Limits {
         max_connections: max_connections?,
         max_handshakes: max_handshakes?,
+        per_address: PerAddress {
+            connections: unless_zero(of_address?),
+            handshakes: unless_zero(handshakes_of_address?),
+            connects_per_second: NonZeroU32::new(connects_of_address?),
+        },
         connect_timeout: connect_timeout?,
         write_timeout: write_timeout?,
         takeover_timeout: takeover_timeout?,
@@ -273,6 +298,11 @@ fn limits(faults: &mut Faults, file: &file::File) -> Option<Limits> {
         commands_at_once: commands_at_once?,
         command_timeout: command_timeout?,
     })
+}
+
+/// In the file, 0 is no limit.
+fn unless_zero(limit: usize) -> Option<usize> {
+    (limit > 0).then_some(limit)
 }
 
 /// More of one thing than a process can serve.

@@ -3,6 +3,7 @@
 //! The defaults stand here, or in the settings of the module that a key is for. A key without a default is an `Option`; whether it
 //! may be left out is for `convert` to say.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,9 @@ use crate::admin::server::ConnectionLimits;
 use crate::admin::service::ServiceSettings;
 use crate::control::ControlSettings;
 use crate::mqtt::bus::BusSettings;
-use crate::mqtt::settings::Limits;
+use crate::mqtt::settings::{Limits, PerAddress};
 use crate::mqtt::sys::SysSettings;
+use crate::mqtt::websocket::upgrade::Door;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -48,6 +50,11 @@ pub struct Instance {
     pub account: Option<String>,
     pub region: String,
     pub mqtt_listen: String,
+    pub websocket_listen: Option<String>,
+    pub websocket_path: String,
+    pub websocket_origins: Vec<String>,
+    pub proxy_protocol: String,
+    pub proxy_trusted: Vec<String>,
     pub server_names: Vec<String>,
     pub tls_certificate: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
@@ -93,6 +100,7 @@ pub struct Tls {
     pub min_version: String,
     pub handshake_timeout_seconds: u64,
     pub max_concurrent_handshakes: usize,
+    pub max_handshakes_per_address: usize,
 }
 
 /// `[mqtt]`, for each instance.
@@ -104,6 +112,8 @@ pub struct Mqtt {
     pub shard_window_bytes: usize,
     pub publish_timeout_seconds: u64,
     pub max_connections: usize,
+    pub max_connections_per_address: usize,
+    pub max_connects_per_second_per_address: u32,
     pub connect_timeout_seconds: u64,
     pub write_timeout_seconds: u64,
     pub takeover_timeout_seconds: u64,
@@ -221,6 +231,11 @@ impl Default for Instance {
             account: None,
             region: "cn-hangzhou".to_owned(),
             mqtt_listen: "0.0.0.0:8883".to_owned(),
+            websocket_listen: None,
+            websocket_path: Door::default().path,
+            websocket_origins: Vec::new(),
+            proxy_protocol: "off".to_owned(),
+            proxy_trusted: Vec::new(),
             server_names: Vec::new(),
             tls_certificate: None,
             tls_key: None,
@@ -242,6 +257,7 @@ impl Default for Tls {
             min_version: "1.2".to_owned(),
             handshake_timeout_seconds: 10,
             max_concurrent_handshakes: Limits::default().max_handshakes,
+            max_handshakes_per_address: PerAddress::default().handshakes.unwrap_or(0),
         }
     }
 }
@@ -268,6 +284,9 @@ impl Default for Mqtt {
             shard_window_bytes: bus.window_bytes,
             publish_timeout_seconds: bus.publish_timeout.as_secs(),
             max_connections: limits.max_connections,
+            max_connections_per_address: limits.per_address.connections.unwrap_or(0),
+            max_connects_per_second_per_address: (limits.per_address.connects_per_second)
+                .map_or(0, NonZeroU32::get),
             connect_timeout_seconds: limits.connect_timeout.as_secs(),
             write_timeout_seconds: limits.write_timeout.as_secs(),
             takeover_timeout_seconds: limits.takeover_timeout.as_secs(),

@@ -193,6 +193,22 @@ fn what_the_admin_door_cannot_use_is_named() {
 }
 
 #[test]
+fn limits_for_each_address_are_none_at_zero() {
+    let files = Files::new();
+    let limits = |text: &str| {
+        let config = files.load(text).unwrap();
+        config.instances[0].mqtt.limits.per_address.clone()
+    };
+    assert_eq!(limits(MINIMAL), Default::default());
+    let none = "[tls]\nmax_handshakes_per_address = 0\n[mqtt]\nmax_connections_per_address = 0\n";
+    let none = limits(&format!("{none}{MINIMAL}"));
+    assert_eq!((none.connections, none.handshakes), (None, None));
+    let some = "[mqtt]\nmax_connects_per_second_per_address = 7\n";
+    let some = limits(&format!("{some}{MINIMAL}"));
+    assert_eq!(some.connects_per_second.map(|it| it.get()), Some(7));
+}
+
+#[test]
 fn region_is_a_part_of_resource_names() {
     let text = MINIMAL.replace("[[instance]]", "[[instance]]\nregion = \"a:b\"");
     assert_eq!(keys(&Files::new().faults(&text)), ["instance[0].region"]);

@@ -6,7 +6,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bus::{BusError, ShardLink};
 use super::hub::{Hooks, Hub};
-use super::listener::Entrance;
+use super::listener::{Entrance, Room, Speaks};
 use super::session::Due;
 use super::sessions::BrokerSessions;
 use super::settings::Settings;
@@ -19,6 +19,7 @@ use crate::tls::acceptor::GateAcceptor;
 /// A broker. Several can be in one process; they share nothing. Its tasks end when it is dropped.
 pub struct Broker {
     hub: Arc<Hub>,
+    room: Room,
     _background: DropGuard,
 }
 
@@ -57,15 +58,27 @@ impl Broker {
                 .run_until_cancelled_owned(sys::run(hub.clone(), inlet)),
         );
         Ok(Self {
+            room: Room::new(hub.limits.max_connections, hub.limits.max_handshakes),
             hub,
             _background: stop.drop_guard(),
         })
     }
 
-    /// The way into it through this gate, to be given to [`listener::serve`](super::listener::serve).
-    /// The broker's limits on connections and handshakes hold for each entrance.
-    pub fn entrance(&self, instance: InstanceId, acceptor: GateAcceptor) -> Entrance {
-        Entrance::new(instance, self.hub.clone(), acceptor)
+    /// A way into it through this gate, to be given to [`listener::serve`](super::listener::serve).
+    /// The broker's limits on connections and handshakes hold for all its entrances together.
+    pub fn entrance(
+        &self,
+        instance: InstanceId,
+        acceptor: GateAcceptor,
+        speaks: Speaks,
+    ) -> Entrance {
+        Entrance::new(
+            instance,
+            self.hub.clone(),
+            acceptor,
+            speaks,
+            self.room.clone(),
+        )
     }
 
     /// How many sessions there are, with and without connection.

@@ -102,6 +102,37 @@ impl LeftOut {
     }
 }
 
+/// Why a connection is closed before its handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unserved {
+    /// There are too many.
+    OverLimit,
+    /// There are too many from its address.
+    AddressConnections,
+    /// Its address came too often.
+    AddressRate,
+    /// It comes from none of the trusted proxies.
+    UntrustedProxy,
+    /// It begins with something else than a header of the PROXY protocol.
+    ProxyHeader,
+    /// The header did not come in time.
+    ProxyTimeout,
+}
+
+impl Unserved {
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OverLimit => "over_limit",
+            Self::AddressConnections => "address_connections",
+            Self::AddressRate => "address_rate",
+            Self::UntrustedProxy => "untrusted_proxy",
+            Self::ProxyHeader => "proxy_header",
+            Self::ProxyTimeout => "proxy_timeout",
+        }
+    }
+}
+
 /// Connections that a client holds now, counted while this lives.
 pub struct Connected(());
 
@@ -130,9 +161,27 @@ pub fn connection_ended(ending: Ending) {
     counter!("portcullis_mqtt_connections_ended_total", "reason" => ending.as_str()).increment(1);
 }
 
-/// A connection was not even begun, because there are too many.
-pub fn connection_over_limit() {
-    counter!("portcullis_mqtt_connections_over_limit_total").increment(1);
+/// A connection was closed before its handshake.
+pub fn unserved(why: Unserved) {
+    match why {
+        Unserved::OverLimit => {
+            counter!("portcullis_mqtt_connections_over_limit_total").increment(1);
+        }
+        why => {
+            counter!("portcullis_mqtt_connections_unserved_total", "reason" => why.as_str())
+                .increment(1);
+        }
+    }
+}
+
+/// A client asked for a WebSocket; `outcome` is why there is none, or `accepted`.
+pub fn websocket_asked(outcome: &'static str) {
+    counter!("portcullis_websocket_requests_total", "outcome" => outcome).increment(1);
+}
+
+/// A client broke a rule of WebSocket.
+pub fn websocket_failed(rule: &'static str) {
+    counter!("portcullis_websocket_failures_total", "reason" => rule).increment(1);
 }
 
 /// One session more, with or without connection. All brokers of the process count together.

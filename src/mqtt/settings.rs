@@ -1,5 +1,6 @@
 //! What a broker is built from: plain values, each with its unit and default.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::access::rules::AccessSettings;
@@ -29,7 +30,10 @@ pub struct Limits {
     pub max_connections: usize,
     /// TLS handshakes at the same time. Those beyond wait. Default 4,096.
     pub max_handshakes: usize,
-    /// From the end of the handshake to a whole CONNECT. Default 10 s.
+    /// What one address of clients may have of these, at each address that is listened on.
+    pub per_address: PerAddress,
+    /// From the end of the handshake to a whole CONNECT; over WebSocket, to the request for one,
+    /// and as long again from there. Default 10 s.
     pub connect_timeout: Duration,
     /// How long a client may take nothing while there is something to send. Default 30 s.
     pub write_timeout: Duration,
@@ -78,6 +82,46 @@ pub struct Limits {
     pub commands_at_once: usize,
     /// How long a command may take. Default 60 s.
     pub command_timeout: Duration,
+}
+
+/// Limits for one address that clients come from: one of IPv4, or a /64 of IPv6. `None` is no
+/// limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PerAddress {
+    /// Connections at the same time, handshakes included. Those beyond are closed. Default 25,000.
+    pub connections: Option<usize>,
+    /// TLS handshakes at the same time. Those beyond wait. Default 1,024.
+    pub handshakes: Option<usize>,
+    /// New connections in a second, on average over ten. Those beyond are closed. Default: no
+    /// limit, since a fleet behind one address comes back all at once.
+    pub connects_per_second: Option<NonZeroU32>,
+}
+
+impl PerAddress {
+    /// The milder of each limit, where two would hold.
+    pub(super) fn milder(self, other: Self) -> Self {
+        Self {
+            connections: self.connections.zip(other.connections).map(most),
+            handshakes: self.handshakes.zip(other.handshakes).map(most),
+            connects_per_second: (self.connects_per_second)
+                .zip(other.connects_per_second)
+                .map(most),
+        }
+    }
+}
+
+fn most<T: Ord>((one, other): (T, T)) -> T {
+    one.max(other)
+}
+
+impl Default for PerAddress {
+    fn default() -> Self {
+        Self {
+            connections: Some(25_000),
+            handshakes: Some(1_024),
+            connects_per_second: None,
+        }
+    }
 }
 
 /// What is decided one way or the other; the stricter way first.
@@ -169,6 +213,7 @@ impl Default for Limits {
         Self {
             max_connections: 50_000,
             max_handshakes: 4_096,
+            per_address: PerAddress::default(),
             connect_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             takeover_timeout: Duration::from_secs(10),

@@ -11,6 +11,7 @@ pub mod pki;
 pub mod process;
 pub mod sdk;
 pub mod tls;
+pub mod websocket;
 pub mod wire;
 
 use std::time::{Duration, Instant};
