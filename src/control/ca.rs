@@ -22,12 +22,14 @@ impl Control {
     /// If the caller may not, or the code cannot be made durable.
     pub async fn register_code(&self, caller: &Caller, instance: &str) -> Answer<String> {
         let (inner, caller) = (Arc::clone(&self.0), caller.clone());
-        let instance = inner
-            .authorize(&caller, instance, Need::GetRegisterCode)?
-            .id
-            .clone();
+        let instance = instance.to_owned();
         self.detached(async move {
             let mut turn = inner.turn.lock().await;
+            // Under the turn: a key that was revoked while the call waited gets no code.
+            let instance = inner
+                .authorize(&caller, &instance, Need::GetRegisterCode)?
+                .id
+                .clone();
             let now_ms = inner.now_ms();
             let lifetime = i64::try_from(inner.settings.register_code_lifetime.as_millis());
             let code = RegisterCodeRecord {

@@ -173,7 +173,8 @@ impl Control {
         let (inner, caller, id) = (Arc::clone(&self.0), caller.clone(), id.to_owned());
         self.detached(async move {
             let mut turn = inner.turn.lock().await;
-            let (mut record, kept) = inner.plan_on_key(&caller, "UpdateAccessKey", &id).await?;
+            let (mut record, before) = inner.plan_on_key(&caller, "UpdateAccessKey", &id).await?;
+            let kept = before.clone();
             let (kept, toward) = match change {
                 KeyChange::Status(status) => {
                     let toward = match status {
@@ -194,7 +195,12 @@ impl Control {
                 .in_force(&kept)
                 .map_err(|fault| ControlError::Internal(fault.to_string()))?;
             let view = KeyView::from(&key);
-            let changes = vec![Change::PutAccessKey(kept.clone())];
+            // What changes nothing disturbs no call either. A denial owed to the disk is repeated.
+            let changed = kept != before;
+            let changes = match changed {
+                true => vec![Change::PutAccessKey(kept.clone())],
+                false => Vec::new(),
+            };
             inner
                 .carry_out_on_keys(
                     &mut turn,
@@ -203,8 +209,10 @@ impl Control {
                     toward,
                     changes,
                     |inner| {
-                        inner.ledger_mut().put_key(kept);
-                        inner.keys.insert(key);
+                        if changed {
+                            inner.ledger_mut().put_key(kept);
+                            inner.keys.insert(key);
+                        }
                     },
                 )
                 .await?;
