@@ -78,8 +78,10 @@ fn list(connection: &Connection) -> Result<(), ClientError> {
     let all = lookup::cas(connection)?;
     show::result(connection, &json!(all), || {
         if all.is_empty() {
-            return "No CA is registered. Register one: portcullis ca register NAME CA.pem --key CA.key\n"
-                .to_owned();
+            return format!(
+                "No CA is registered. Register one: portcullis ca register NAME CA.pem --key CA.key{}\n",
+                connection.options
+            );
         }
         let row = |ca: &Value| {
             vec![
@@ -166,7 +168,7 @@ fn register(connection: &Connection, arguments: &RegisterArgs) -> Result<(), Cli
 fn register_code(connection: &Connection) -> Result<(), ClientError> {
     let answer = connection.call(Action::GetRegisterCode, &[])?;
     show::result(connection, &answer, || {
-        let code = field(&answer, "RegisterCode");
+        let (code, options) = (field(&answer, "RegisterCode"), &connection.options);
         format!(
             "Register code  {code}\n\
              \n\
@@ -177,7 +179,7 @@ fn register_code(connection: &Connection) -> Result<(), ClientError> {
              \n\
              Then register the CA:\n\
              \n  \
-               portcullis ca register NAME CA.pem --verification verification.pem\n"
+               portcullis ca register NAME CA.pem --verification verification.pem{options}\n"
         )
     });
     Ok(())

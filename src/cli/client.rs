@@ -332,9 +332,10 @@ impl Connection {
         match (&self.instance, self.proof()) {
             (Some(instance), _) => Ok(Some(instance)),
             (None, Proof::Host) => Ok(None),
-            (None, Proof::Key) => Err(usage(
-                "name the instance with --instance, or as MqttInstanceId in the key file; `portcullis instance list` shows them".to_owned(),
-            )),
+            (None, Proof::Key) => Err(usage(format!(
+                "name the instance with --instance, or as MqttInstanceId in the key file; `portcullis instance list{}` shows them",
+                self.options
+            ))),
         }
     }
 
