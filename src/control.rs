@@ -16,6 +16,7 @@ pub mod keys;
 mod ledger;
 pub mod observe;
 pub mod policy;
+mod register_code;
 pub mod seal;
 pub mod sessions;
 pub mod start;

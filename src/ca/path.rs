@@ -5,6 +5,8 @@
 //! checked here: the anchor's own dates, path length and usages, key usages, and the states.
 //! The rules look at the path that was verified, never at the certificates as sent.
 
+mod candidates;
+
 use std::cell::RefCell;
 
 use rustls_pki_types::{CertificateDer, Der, TrustAnchor, UnixTime};
@@ -191,44 +193,6 @@ impl Registry {
             (Ok(()), None) => Err(Refusal::InvalidPath("it was not judged".to_owned())),
         };
         result.map_err(|refusal| refuse(refusal, Some(&device), Some(first)))
-    }
-
-    /// The registered certificates whose subject is an issuer named in the chain, those that
-    /// are valid now first and among them those that stay valid longest.
-    fn candidates(
-        &self,
-        leaf: &EndEntityCert<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Vec<CaEntry> {
-        let mut candidates = self.with_subject(leaf.issuer());
-        let mut seen: Vec<Vec<u8>> = vec![leaf.issuer().to_vec()];
-        for intermediate in intermediates {
-            let Ok(intermediate) = EndEntityCert::try_from(intermediate) else {
-                continue;
-            };
-            if !seen.iter().any(|seen| seen == intermediate.issuer()) {
-                candidates.extend(self.with_subject(intermediate.issuer()));
-                seen.push(intermediate.issuer().to_vec());
-            }
-        }
-        let now = unix(now);
-        candidates.sort_by_key(|entry| {
-            let certificate = &entry.certificate;
-            (!certificate.is_current(now), -certificate.not_after())
-        });
-        candidates
-    }
-
-    /// A registered certificate of this authority to name in a listing: the given one if it is
-    /// registered, else the one that stays valid longest.
-    fn registered(&self, der: &[u8], subject: &[u8], key: CaKeyId) -> Option<CaEntry> {
-        self.entry(CaId::of_der(der)).or_else(|| {
-            self.with_subject(subject)
-                .into_iter()
-                .filter(|entry| entry.certificate.key_id() == key)
-                .max_by_key(|entry| entry.certificate.not_after())
-        })
     }
 }
 
