@@ -37,6 +37,7 @@ pub struct Admitted {
     not_before: i64,
     not_after: i64,
     path_not_after: i64,
+    ends_first: PathMember,
 }
 
 impl Admitted {
@@ -59,6 +60,7 @@ impl Admitted {
             not_before: 0,
             not_after: i64::MAX,
             path_not_after: i64::MAX,
+            ends_first: PathMember::Device,
             device,
         }
     }
@@ -113,6 +115,10 @@ impl Admitted {
     /// Last second at which every certificate of the path is valid, Unix seconds.
     pub fn path_not_after(&self) -> i64 {
         self.path_not_after
+    }
+    /// The certificate of the path that expires first.
+    pub fn ends_first(&self) -> &PathMember {
+        &self.ends_first
     }
 }
 
@@ -256,7 +262,10 @@ impl Judgement<'_> {
             });
         }
         let (not_before, not_after) = validity(self.leaf).map_err(|error| malformed(&error))?;
-        let mut path_not_after = not_after.min(certificate.not_after());
+        let (mut path_not_after, mut ends_first) = (not_after, PathMember::Device);
+        if certificate.not_after() < path_not_after {
+            (path_not_after, ends_first) = (certificate.not_after(), ca());
+        }
 
         // Rules 2 and 3, for every authority of the path, registered or not.
         let mut keys = Vec::with_capacity(2);
@@ -275,8 +284,10 @@ impl Judgement<'_> {
                     rule: "its key usage does not allow signing certificates",
                 });
             }
-            path_not_after =
-                path_not_after.min(validity(&parsed).map_err(|error| malformed(&error))?.1);
+            let (_, end) = validity(&parsed).map_err(|error| malformed(&error))?;
+            if end < path_not_after {
+                (path_not_after, ends_first) = (end, PathMember::Intermediate);
+            }
             let key = CaKeyId::of_parts(
                 intermediate.subject(),
                 &intermediate.subject_public_key_info(),
@@ -335,6 +346,7 @@ impl Judgement<'_> {
             not_before,
             not_after,
             path_not_after,
+            ends_first,
         })
     }
 

@@ -247,24 +247,39 @@ impl Registry {
     /// Looks at states only: the signatures were checked, and `now` (Unix seconds) is compared
     /// with the dates that held for the whole path.
     pub fn objection(&self, admitted: &Admitted, now: i64) -> Option<Refusal> {
+        self.objection_by(admitted, now, |key| self.verdict(key))
+    }
+
+    /// The same by these verdicts on the authorities of the path.
+    pub(crate) fn objection_by(
+        &self,
+        admitted: &Admitted,
+        now: i64,
+        verdict: impl Fn(CaKeyId) -> Option<Verdict>,
+    ) -> Option<Refusal> {
         for key in admitted.path() {
-            if let Some(Verdict::Off(culprit)) = self.verdict(*key) {
-                return Some(Refusal::CaInactive {
-                    sn: admitted.ca_sn().clone(),
-                    why: culprit.reason_for(admitted.ca()),
+            if let Some(Verdict::Off(culprit)) = verdict(*key) {
+                return Some(match self.entry(admitted.ca()) {
+                    Some(ca) if ca.certificate.key_id() != *key => Refusal::CaInactive {
+                        // Of another authority of the path than the one it was let in by.
+                        sn: culprit.sn,
+                        why: OffReason::Own,
+                    },
+                    Some(_) | None => Refusal::CaInactive {
+                        sn: admitted.ca_sn().clone(),
+                        why: culprit.reason_for(admitted.ca()),
+                    },
                 });
             }
         }
-        if self.verdict(admitted.anchor_key()).is_none() {
+        if verdict(admitted.anchor_key()).is_none() {
             return Some(Refusal::UnknownCa);
         }
         if self.device_status(admitted.device()) == Some(Status::Inactive) {
             return Some(Refusal::DeviceInactive);
         }
         if now > admitted.path_not_after() {
-            return Some(Refusal::OutsideValidity(
-                crate::ca::error::PathMember::Device,
-            ));
+            return Some(Refusal::OutsideValidity(admitted.ends_first().clone()));
         }
         None
     }

@@ -5,6 +5,7 @@
 //! written in one go. A cut or kick is looked for before each packet, and interrupts every wait.
 
 mod admission;
+mod cut;
 mod end;
 mod rights;
 mod steps;
@@ -137,8 +138,10 @@ where
             Err(ending) => {
                 tracing::info!(
                     reason = ending.as_str(),
+                    detail = self.cut_words(ending),
                     "connection ended before CONNECT was accepted"
                 );
+                self.refuse_cut(ending);
                 self.tell_refused(ending);
                 self.write_out(FAREWELL_LIMIT).await;
                 return ending;
@@ -157,13 +160,13 @@ where
         if let Some((topic, will)) = due.will {
             hub.publish_will(cell.shard, cell.key.0, topic, &will);
         }
-        let words = end.farewell.map_or("", |(_, words)| words);
+        let words = self.words(&end).unwrap_or_default();
         tracing::info!(
             reason = end.ending.as_str(),
-            detail = words,
+            detail = &*words,
             "client disconnected"
         );
-        if let Some((code, words)) = end.farewell {
+        if let Some((code, _)) = end.farewell {
             let version = self.decoder.version().unwrap_or(Version::V311);
             if version == Version::V5 {
                 hub.sys.tally.packets_sent.add(1);

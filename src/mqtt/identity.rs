@@ -19,6 +19,10 @@ pub trait Peer: Send + Sync + 'static {
     fn cut(&self) -> Option<Cut>;
     /// Resolves when its trust ends.
     fn until_cut(&self) -> impl Future<Output = Cut> + Send;
+    /// Which certificate and which rule ended its trust, for the client and the log.
+    fn cut_words(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Peer for LivePeer {
@@ -30,6 +34,9 @@ impl Peer for LivePeer {
     }
     fn until_cut(&self) -> impl Future<Output = Cut> + Send {
         LivePeer::until_cut(self)
+    }
+    fn cut_words(&self) -> Option<String> {
+        LivePeer::cut_words(self)
     }
 }
 

@@ -85,6 +85,8 @@ struct Entry {
     peer: VerifiedPeer,
     cut: AtomicU8,
     told: Notify,
+    /// Why its trust ended, in all detail.
+    why: OnceLock<Refusal>,
 }
 
 impl Entry {
@@ -94,7 +96,10 @@ impl Entry {
     }
 
     /// `true` if it was not told before.
-    fn tell(&self, cut: Cut) -> bool {
+    fn tell(&self, why: Refusal) -> bool {
+        let cut = Cut::of(&why);
+        // First, so that it is there when the cut is seen. Of two at a time either is true.
+        let _ = self.why.set(why);
         let told = self
             .cut
             .compare_exchange(0, encode(cut), Ordering::AcqRel, Ordering::Acquire)
@@ -128,6 +133,7 @@ impl LivePeers {
             peer,
             cut: AtomicU8::new(0),
             told: Notify::new(),
+            why: OnceLock::new(),
         });
         for key in entry.peer.path() {
             self.by_key
@@ -190,7 +196,10 @@ impl LivePeers {
         drop(ends);
         expired
             .into_values()
-            .filter(|entry| entry.tell(Cut::Expired))
+            .filter(|entry| {
+                let member = entry.peer.admitted().ends_first().clone();
+                entry.tell(Refusal::OutsideValidity(member))
+            })
             .count()
     }
 
@@ -229,6 +238,16 @@ impl LivePeer {
     /// Whether the trust has ended, and why. One atomic read: cheap enough before every packet.
     pub fn cut(&self) -> Option<Cut> {
         decode(self.0.entry.cut.load(Ordering::Acquire))
+    }
+
+    /// Why the trust has ended, in the words that a refusal would have; `None` if it has not.
+    pub fn cut_words(&self) -> Option<String> {
+        let entry = &self.0.entry;
+        let (cut, why) = (self.cut()?, entry.why.get()?);
+        Some(match cut {
+            Cut::CaDeleted => format!("{why} any more; CA {} did", entry.peer.ca_sn()),
+            _ => why.to_string(),
+        })
     }
 
     /// Resolves when the trust ends, at once if it already has. Cancel safe.
@@ -290,7 +309,7 @@ fn cut_all(entries: impl IntoIterator<Item = Arc<Entry>>, registry: &Registry, n
         .filter(|entry| {
             registry
                 .objection(entry.peer.admitted(), now)
-                .is_some_and(|refusal| entry.tell(Cut::of(&refusal)))
+                .is_some_and(|refusal| entry.tell(refusal))
         })
         .count()
 }

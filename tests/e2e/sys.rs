@@ -205,7 +205,7 @@ fn inactivated_ca_is_told_with_whom_it_cut_and_whom_it_refuses() {
                 assert_eq!(event["client_id"], "live");
                 assert_eq!(event["reason"], "cut");
                 assert_eq!(event["reason_code"], 152);
-                assert_eq!(event["detail"], "a CA of the certificate is inactive");
+                assert_eq!(event["detail"], format!("CA {ca} is inactive"));
                 cut = true;
             }
             "inactivated" => told = Some(event),

@@ -110,7 +110,7 @@ where
             client_id,
             ending: Ending::Refused,
             code: Some(code),
-            detail: Some(words),
+            detail: Some(words.into()),
         });
         self.hub.sys.tally.packets_sent.add(1);
         let packet = ConnAck::refusal(code, words);

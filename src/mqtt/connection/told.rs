@@ -1,5 +1,6 @@
 //! What operators are told of a connection.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,7 +31,7 @@ where
             version: self.decoder.version().unwrap_or(Version::V311),
             ending: end.ending,
             code: end.farewell.map(|(code, _)| code).or(self.left_with),
-            detail: end.farewell.map(|(_, words)| words),
+            detail: self.words(end),
             lasted: admitted.since.elapsed(),
         };
         self.hub.sys.disconnected(&self.who(), &departed);
@@ -39,11 +40,11 @@ where
     /// The connection ends before CONNECT was accepted. Who goes away by itself, or because the
     /// broker stops, was not refused.
     pub(super) fn tell_refused(&mut self, ending: Ending) {
-        let refused = self.refusal.take().unwrap_or(Refused {
+        let refused = self.refusal.take().unwrap_or_else(|| Refused {
             client_id: None,
             ending,
             code: None,
-            detail: None,
+            detail: self.cut_words(ending).map(Cow::Owned),
         });
         match ending {
             Ending::ConnectionLost | Ending::Shutdown => {}

@@ -1,6 +1,7 @@
 //! What an event says, as JSON. What clients chose, such as client ids, stands in values only, and
 //! no longer than it may be.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -82,7 +83,7 @@ pub(super) enum About {
         protocol: &'static str,
         reason: &'static str,
         reason_code: Option<u8>,
-        detail: Option<&'static str>,
+        detail: Option<Cow<'static, str>>,
         connected_seconds: u64,
     },
     ConnectRefused {
@@ -91,7 +92,7 @@ pub(super) enum About {
         who: Shown,
         reason: &'static str,
         reason_code: Option<u8>,
-        detail: Option<&'static str>,
+        detail: Option<Cow<'static, str>>,
     },
     Handshake {
         address: SocketAddr,
@@ -136,7 +137,7 @@ pub struct Terms<'a> {
 }
 
 /// How a connection ended.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Departed<'a> {
     /// The client's id.
     pub client_id: &'a str,
@@ -147,7 +148,7 @@ pub struct Departed<'a> {
     /// The reason code that was sent or, in MQTT 3.1.1, would have been; or that the client sent.
     pub code: Option<u8>,
     /// More about why.
-    pub detail: Option<&'static str>,
+    pub detail: Option<Cow<'static, str>>,
     /// How long it was connected.
     pub lasted: Duration,
 }
@@ -162,7 +163,7 @@ pub struct Refused {
     /// The reason code of CONNACK, if there was one.
     pub code: Option<u8>,
     /// More about why.
-    pub detail: Option<&'static str>,
+    pub detail: Option<Cow<'static, str>>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -216,7 +217,7 @@ impl Event {
             protocol: protocol(departed.version),
             reason: departed.ending.as_str(),
             reason_code: departed.code,
-            detail: departed.detail,
+            detail: departed.detail.clone(),
             connected_seconds: departed.lasted.as_secs(),
         };
         Self::new("disconnected", instance, about)
@@ -228,7 +229,7 @@ impl Event {
             who: who.into(),
             reason: refused.ending.as_str(),
             reason_code: refused.code,
-            detail: refused.detail,
+            detail: refused.detail.clone(),
         };
         Self::new("connect_refused", instance, about)
     }

@@ -116,7 +116,7 @@ async fn who_ended_a_connection_is_told() {
     has(
         &listener.event().await,
         json!({"event": "disconnected", "reason": "cut", "reason_code": 0x98,
-               "detail": "a CA of the certificate is inactive"}),
+               "detail": "in all detail: the CA is inactive"}),
     );
 
     let mut client = world.simple5("d").await;
