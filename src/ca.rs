@@ -3,6 +3,7 @@
 
 pub mod certificate;
 pub mod error;
+pub mod explain;
 pub mod id;
 pub mod lifecycle;
 pub mod names;

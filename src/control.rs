@@ -11,6 +11,7 @@ mod ca;
 mod change;
 mod device;
 pub mod error;
+pub mod explain;
 pub mod grant;
 pub mod keys;
 mod ledger;
@@ -29,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -163,6 +164,8 @@ pub(crate) struct Instance {
     on_inactivate: OnInactivate,
     registry: Arc<Registry>,
     peers: Arc<LivePeers>,
+    /// Whose turn it is for what takes long and changes nothing.
+    aside: Semaphore,
     /// Set when its broker is there.
     sessions: OnceLock<Arc<dyn Sessions>>,
     /// The same.

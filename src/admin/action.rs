@@ -1,4 +1,5 @@
-//! The operations there are, by the names that the vendor gave them; `ListSessions` is ours.
+//! The operations there are, by the names that the vendor gave them; `ListSessions` and
+//! `ExplainCertificate` are ours.
 
 use crate::control::Door;
 
@@ -65,6 +66,8 @@ actions! {
     ListSessions;
     /// List the instances.
     ListInstances;
+    /// Say whether a chain of certificates would be let in, and why not.
+    ExplainCertificate;
 }
 
 impl Action {
@@ -89,6 +92,7 @@ impl Action {
             | Self::BatchQuerySessionByClientIds
             | Self::ListSessions
             | Self::ListInstances
+            | Self::ExplainCertificate
             | Self::ListAccessKeys => true,
             Self::RegisterCaCertificate
             | Self::ActiveCaCertificate
@@ -135,6 +139,7 @@ impl Action {
             | Self::ActiveDeviceCertificate
             | Self::InactivateDeviceCertificate
             | Self::DeleteDeviceCertificate
+            | Self::ExplainCertificate
             | Self::ListSessions => Some("MqttInstanceId"),
             Self::CloseConnection
             | Self::QuerySessionByClientId
@@ -178,6 +183,7 @@ impl Action {
             | Self::ListSessions
             | Self::ListInstances
             | Self::ListAccessKeys
+            | Self::ExplainCertificate
             | Self::InactivateDeviceCertificate
             | Self::GetCaCertificate
             | Self::ListCaCertificate
@@ -244,7 +250,7 @@ mod tests {
 
     #[test]
     fn names_find_their_operations() {
-        assert_eq!(Action::ALL.len(), 22);
+        assert_eq!(Action::ALL.len(), 23);
         for action in Action::ALL {
             assert_eq!(Action::find(action.name()), Some(*action));
             assert!(!is_unsupported(action.name()));

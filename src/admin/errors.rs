@@ -266,6 +266,7 @@ impl From<ControlError> for ApiError {
                 ..Self::internal(cause)
             },
             ControlError::Internal(cause) => Self::internal(cause),
+            ControlError::Busy => Self::from(Code::ServiceUnavailable).retry_after(1000),
             ControlError::ShuttingDown => Code::ServiceUnavailable.into(),
         }
     }

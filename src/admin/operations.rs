@@ -1,5 +1,6 @@
 //! The operations: parameters in, a call of [`Control`], an answer out. No transport.
 
+mod explain;
 mod sessions;
 
 use std::future::Future;
@@ -137,6 +138,7 @@ pub async fn execute(
         }
         Action::ListSessions => sessions::list(control, caller, instance, params).await?,
         Action::ListInstances => sessions::instances(control, caller, params)?,
+        Action::ExplainCertificate => explain::explain(control, caller, instance, params).await?,
     })
 }
 

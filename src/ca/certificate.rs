@@ -268,11 +268,7 @@ fn single_certificate(pem: &str) -> Result<CertificateDer<'static>, CertificateE
             most: MAX_PEM_OCTETS,
         });
     }
-    // Some clients send the two characters `\n` where a line ends. PEM has no backslash.
-    let text = match pem.contains('\\') {
-        true => Cow::Owned(pem.replace("\\r", "").replace("\\n", "\n")),
-        false => Cow::Borrowed(pem),
-    };
+    let text = with_line_ends(pem);
     let mut found = None;
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes()) {
         match section {
@@ -299,6 +295,15 @@ fn single_certificate(pem: &str) -> Result<CertificateDer<'static>, CertificateE
             "it holds no certificate; it must begin with -----BEGIN CERTIFICATE-----".to_owned(),
         )
     })
+}
+
+/// The text with line ends where it has them spelled out: some clients send the two characters
+/// `\n`. PEM has no backslash.
+pub(crate) fn with_line_ends(pem: &str) -> Cow<'_, str> {
+    match pem.contains('\\') {
+        true => Cow::Owned(pem.replace("\\r", "").replace("\\n", "\n")),
+        false => Cow::Borrowed(pem),
+    }
 }
 
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
@@ -393,7 +398,7 @@ fn check_signature_strength(parsed: &X509Certificate<'_>) -> Result<(), Certific
 }
 
 /// The text without what could break a line or a terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .take(1024)

@@ -17,6 +17,7 @@ use crate::ca::certificate::{
     ClientAuth, MAX_CERTIFICATE_OCTETS, common_name, key_usage, parse, serial, validity,
 };
 use crate::ca::error::{CertificateError, OffReason, PathMember, Refusal};
+use crate::ca::explain::Trace;
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::{CaEntry, DeviceKey, Purpose, Registry};
@@ -146,6 +147,17 @@ impl Registry {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<Admitted, Box<Refused>> {
+        self.admit_tracing(end_entity, intermediates, now, None)
+    }
+
+    /// The same; what was tried is left in `trace` for whoever wants to know more than the answer.
+    pub(crate) fn admit_tracing(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        trace: Option<&Trace>,
+    ) -> Result<Admitted, Box<Refused>> {
         let refuse = |refusal, device: Option<&CertSerial>, ca: Option<&CaEntry>| {
             Box::new(Refused {
                 refusal,
@@ -166,7 +178,13 @@ impl Registry {
         let device = CertSerial::from_be_bytes(leaf.serial())
             .map_err(|error| refuse(Refusal::Malformed(error.to_string()), None, None))?;
 
-        let candidates = self.candidates(&leaf, intermediates, now);
+        let candidates = match trace.and_then(Trace::only) {
+            Some(only) => vec![only.clone()],
+            None => self.candidates(&leaf, intermediates, now),
+        };
+        if let Some(trace) = trace {
+            trace.candidates(&candidates);
+        }
         let Some(first) = candidates.first() else {
             return Err(refuse(Refusal::UnknownCa, Some(&device), None));
         };
@@ -180,6 +198,7 @@ impl Registry {
             anchors: &anchors,
             now: unix(now),
             outcome: RefCell::new(None),
+            trace,
         };
         let verified = leaf.verify_for_usage(
             self.algorithms(),
@@ -190,6 +209,9 @@ impl Registry {
             None,
             Some(&|path| judgement.judge(path)),
         );
+        if let (Some(trace), Err(error)) = (trace, &verified) {
+            trace.unverified(error);
+        }
         let result = match (verified.map(|_| ()), judgement.outcome.into_inner()) {
             (Ok(()), Some(Ok(admitted))) => Ok(admitted),
             // A path held, and our rules refused it.
@@ -211,11 +233,16 @@ struct Judgement<'a> {
     anchors: &'a [TrustAnchor<'a>],
     now: i64,
     outcome: RefCell<Option<Result<Admitted, Refusal>>>,
+    trace: Option<&'a Trace>,
 }
 
 impl Judgement<'_> {
     fn judge(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
-        match self.rules(path) {
+        let ruling = self.rules(path);
+        if let Some(trace) = self.trace {
+            trace.path(self.anchor_of(path).ok(), path, ruling.as_ref().err());
+        }
+        match ruling {
             Ok(admitted) => {
                 self.outcome.replace(Some(Ok(admitted)));
                 Ok(())

@@ -87,6 +87,9 @@ pub enum ControlError {
     /// Nothing was changed; the text is for the log.
     #[error("nothing was changed: {0}")]
     Internal(String),
+    /// Others ask for the like, and it would take too long.
+    #[error("too much of this kind is asked for at the same time")]
+    Busy,
     /// The broker is shutting down.
     #[error("the broker is shutting down")]
     ShuttingDown,
@@ -112,6 +115,7 @@ impl ControlError {
             ControlError::TooManyKeys(_) => "too_many_keys",
             ControlError::NotDurable(_) => "not_durable",
             ControlError::Internal(_) => "internal",
+            ControlError::Busy => "busy",
             ControlError::ShuttingDown => "shutting_down",
         }
     }

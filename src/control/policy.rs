@@ -245,6 +245,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
         "mq:UnregisterDeviceCertificate",
     ),
     ("QuerySessionByClientId", "mq:MqttInstanceAccess"),
+    ("ExplainCertificate", "mq:GetCaCertificate"),
 ];
 
 /// The vendor's limit for a policy document.

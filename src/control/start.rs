@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock};
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -257,6 +257,7 @@ fn build_instance(settings: InstanceSettings) -> Result<(InstanceId, Instance), 
         on_inactivate: settings.on_inactivate,
         registry: Arc::new(registry),
         peers: LivePeers::new(),
+        aside: Semaphore::new(1),
         sessions: OnceLock::new(),
         observer: OnceLock::new(),
     };

@@ -22,6 +22,7 @@ mod control_channel;
 mod documents;
 mod durability;
 mod expiry;
+mod explain;
 mod floods;
 mod gate;
 mod generated;
