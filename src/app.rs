@@ -272,10 +272,11 @@ impl App {
 
 /// What a broker tells the rest of the program.
 fn hooks(control: &Control, commands: Option<Arc<dyn CommandHandler>>) -> Hooks {
-    let control = control.clone();
+    let (admitting, leaving) = (control.clone(), control.clone());
     Hooks {
         commands,
-        on_admitted: Arc::new(move |peer| control.device_admitted(peer)),
+        on_admitted: Arc::new(move |peer| admitting.device_admitted(peer)),
+        on_left: Arc::new(move |peer| leaving.device_seen(peer)),
     }
 }
 

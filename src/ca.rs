@@ -7,6 +7,7 @@ pub mod explain;
 pub mod id;
 pub mod lifecycle;
 pub mod names;
+pub mod outlook;
 pub mod path;
 pub mod registry;
 pub mod topology;

@@ -6,6 +6,7 @@ pub mod client;
 pub mod device;
 pub mod explain;
 pub mod generate;
+mod impact;
 pub mod instance;
 pub mod key;
 mod lookup;

@@ -13,8 +13,10 @@ mod device;
 pub mod error;
 pub mod explain;
 pub mod grant;
+pub mod impact;
 pub mod keys;
 mod ledger;
+pub mod lockout;
 pub mod observe;
 pub mod policy;
 mod register_code;
@@ -138,6 +140,8 @@ struct Inner {
     instances: HashMap<InstanceId, Instance>,
     settings: ControlSettings,
     clock: Clock,
+    /// When it was opened, Unix milliseconds.
+    began_ms: i64,
     store: Arc<dyn Store>,
     audit: AuditLog,
     ledger: RwLock<Ledger>,
@@ -162,6 +166,7 @@ pub(crate) struct Instance {
     resource: String,
     region: String,
     on_inactivate: OnInactivate,
+    same_key: SameKey,
     registry: Arc<Registry>,
     peers: Arc<LivePeers>,
     /// Whose turn it is for what takes long and changes nothing.
@@ -239,12 +244,7 @@ impl Inner {
     }
 
     fn now_ms(&self) -> i64 {
-        // A clock before 1970 makes every certificate invalid, which is the safe side.
-        (self.clock)()
-            .duration_since(UNIX_EPOCH)
-            .ok()
-            .and_then(|since| i64::try_from(since.as_millis()).ok())
-            .unwrap_or(i64::MAX)
+        clock_ms(&self.clock)
     }
 
     fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {
@@ -303,6 +303,15 @@ impl Inner {
             .await
             .map_err(|error| ControlError::Internal(error.to_string()))
     }
+}
+
+fn clock_ms(clock: &Clock) -> i64 {
+    // A clock before 1970 makes every certificate invalid, which is the safe side.
+    clock()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_millis()).ok())
+        .unwrap_or(i64::MAX)
 }
 
 /// What the audit log says of a change in all of its phases.

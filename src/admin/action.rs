@@ -1,5 +1,5 @@
-//! The operations there are, by the names that the vendor gave them; `ListSessions` and
-//! `ExplainCertificate` are ours.
+//! The operations there are, by the names that the vendor gave them; `ListSessions`,
+//! `ExplainCertificate` and those that begin with `Preview` are ours.
 
 use crate::control::Door;
 
@@ -68,6 +68,10 @@ actions! {
     ListInstances;
     /// Say whether a chain of certificates would be let in, and why not.
     ExplainCertificate;
+    /// Say what a change of a CA would cut.
+    PreviewCaCertificateChange;
+    /// Say what a change of a device would cut.
+    PreviewDeviceCertificateChange;
 }
 
 impl Action {
@@ -93,6 +97,8 @@ impl Action {
             | Self::ListSessions
             | Self::ListInstances
             | Self::ExplainCertificate
+            | Self::PreviewCaCertificateChange
+            | Self::PreviewDeviceCertificateChange
             | Self::ListAccessKeys => true,
             Self::RegisterCaCertificate
             | Self::ActiveCaCertificate
@@ -140,6 +146,8 @@ impl Action {
             | Self::InactivateDeviceCertificate
             | Self::DeleteDeviceCertificate
             | Self::ExplainCertificate
+            | Self::PreviewCaCertificateChange
+            | Self::PreviewDeviceCertificateChange
             | Self::ListSessions => Some("MqttInstanceId"),
             Self::CloseConnection
             | Self::QuerySessionByClientId
@@ -184,6 +192,8 @@ impl Action {
             | Self::ListInstances
             | Self::ListAccessKeys
             | Self::ExplainCertificate
+            | Self::PreviewCaCertificateChange
+            | Self::PreviewDeviceCertificateChange
             | Self::InactivateDeviceCertificate
             | Self::GetCaCertificate
             | Self::ListCaCertificate
@@ -250,7 +260,7 @@ mod tests {
 
     #[test]
     fn names_find_their_operations() {
-        assert_eq!(Action::ALL.len(), 23);
+        assert_eq!(Action::ALL.len(), 25);
         for action in Action::ALL {
             assert_eq!(Action::find(action.name()), Some(*action));
             assert!(!is_unsupported(action.name()));

@@ -62,6 +62,14 @@ pub struct Effects {
     pub devices: Vec<DeviceKey>,
 }
 
+/// What is known of a recorded device certificate.
+#[derive(Debug, Clone, Copy)]
+struct Device {
+    status: Status,
+    /// When it was last connected, Unix milliseconds; `None` if it was not since the start.
+    seen_ms: Option<i64>,
+}
+
 /// The registered CAs and known devices of one instance.
 #[derive(Debug)]
 pub struct Registry {
@@ -72,7 +80,9 @@ pub struct Registry {
     /// Certificates whose own state is inactive: under [`SameKey::AllowActive`] their authority
     /// may be on, but not by them.
     inactive: DashSet<CaId>,
-    devices: DashMap<DeviceKey, Status>,
+    devices: DashMap<DeviceKey, Device>,
+    /// The certificates of administrators' CAs, which are few.
+    admins: DashMap<CaId, Arc<CaCertificate>>,
     topology: Mutex<Topology>,
     steps: RwLock<()>,
 }
@@ -89,6 +99,7 @@ impl Registry {
             verdicts: DashMap::new(),
             inactive: DashSet::new(),
             devices: DashMap::new(),
+            admins: DashMap::new(),
             topology: Mutex::new(Topology::new(same_key, algorithms)),
             steps: RwLock::new(()),
         }
@@ -152,6 +163,9 @@ impl Registry {
         let id = certificate.id();
         // Verdicts first: no reader finds the certificate before it finds its state.
         let effects = self.publish_with(id, status, recomputed);
+        if purpose == Purpose::Admin {
+            self.admins.insert(id, Arc::clone(&certificate));
+        }
         let entry = CaEntry {
             certificate,
             purpose,
@@ -189,6 +203,7 @@ impl Registry {
         let recomputed = topology.remove(id);
         let effects = self.publish(recomputed);
         self.inactive.remove(&id);
+        self.admins.remove(&id);
         effects
     }
 
@@ -229,7 +244,27 @@ impl Registry {
 
     /// Record a device certificate with its state, or change the state of a recorded one.
     pub fn set_device(&self, device: DeviceKey, status: Status) {
-        self.devices.insert(device, status);
+        let new = Device {
+            status,
+            seen_ms: None,
+        };
+        self.devices
+            .entry(device)
+            .and_modify(|known| known.status = status)
+            .or_insert(new);
+    }
+
+    /// Note that a device is or was connected at this moment (Unix milliseconds). Without effect if
+    /// it is not recorded.
+    pub fn note_device(&self, device: &DeviceKey, at_ms: i64) {
+        if let Some(mut known) = self.devices.get_mut(device) {
+            known.seen_ms = known.seen_ms.max(Some(at_ms));
+        }
+    }
+
+    /// When a device was last noted, Unix milliseconds.
+    pub fn device_seen(&self, device: &DeviceKey) -> Option<i64> {
+        self.devices.get(device).and_then(|known| known.seen_ms)
     }
 
     /// Forget a device certificate.
@@ -239,7 +274,7 @@ impl Registry {
 
     /// The state of a device certificate, if it is recorded.
     pub fn device_status(&self, device: &DeviceKey) -> Option<Status> {
-        self.devices.get(device).map(|status| *status)
+        self.devices.get(device).map(|known| known.status)
     }
 
     /// Why somebody who was admitted would not be admitted again now; `None` if they would.
@@ -360,7 +395,11 @@ impl Registry {
         effects
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Topology> {
+    pub(crate) fn admins(&self) -> Vec<Arc<CaCertificate>> {
+        self.admins.iter().map(|entry| Arc::clone(&entry)).collect()
+    }
+
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, Topology> {
         // A panic in there can only leave verdicts that deny too much: they are published last.
         self.topology.lock().unwrap_or_else(PoisonError::into_inner)
     }

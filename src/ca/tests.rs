@@ -3,6 +3,7 @@
 mod certificates;
 mod names;
 mod orders;
+mod outlook;
 mod purposes;
 
 use std::sync::Arc;

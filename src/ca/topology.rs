@@ -4,6 +4,8 @@
 //! certificates. A certificate is *on* if it is active and no registered authority that signed it
 //! is off. Whether an authority is off follows from its certificates by [`SameKey`].
 
+mod outlook;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -11,6 +13,8 @@ use crate::ca::certificate::{Algorithms, CaCertificate};
 use crate::ca::error::OffReason;
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
+
+pub(crate) use self::outlook::{Concerned, Look};
 
 /// What one inactive certificate of an authority means for its other certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,7 +71,7 @@ pub(crate) struct Recomputed {
 
 /// The registered certificates and how they hang together. For writers; the gate reads only
 /// the verdicts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Topology {
     same_key: SameKey,
     algorithms: Algorithms,
@@ -81,7 +85,7 @@ pub(crate) struct Topology {
     verdicts: HashMap<CaKeyId, Verdict>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Node {
     certificate: Arc<CaCertificate>,
     status: Status,

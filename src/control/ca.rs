@@ -6,9 +6,11 @@ use crate::ca::certificate::CaCertificate;
 use crate::ca::error::OffReason;
 use crate::ca::id::CertSerial;
 use crate::ca::lifecycle::Status;
+use crate::ca::outlook::Proposal;
 use crate::ca::registry::{Effects, Purpose};
 use crate::control::change::Toward;
 use crate::control::ledger::{Ca, device_key};
+use crate::control::lockout::Lockouts;
 use crate::control::{
     Answer, CaRefusal, CaView, Caller, Changed, Control, ControlError, Door, Effective, Inner,
     Instance, Need, Page, PageRequest, Record,
@@ -29,8 +31,16 @@ impl Control {
         ca_pem: &str,
         verification_pem: &str,
     ) -> Answer<CertSerial> {
-        self.register(caller, instance, name, ca_pem, Some(verification_pem))
-            .await
+        let verification = Some(verification_pem);
+        self.register(
+            caller,
+            instance,
+            name,
+            ca_pem,
+            verification,
+            Lockouts::Refuse,
+        )
+        .await
     }
 
     /// Register a CA without proof of possession; only for [`Door::Host`] and [`Door::System`].
@@ -44,23 +54,31 @@ impl Control {
         name: &str,
         ca_pem: &str,
     ) -> Answer<CertSerial> {
-        match caller.door {
-            Door::Host | Door::System => self.register(caller, instance, name, ca_pem, None).await,
-            Door::Http | Door::Mqtt => Err(ControlError::PermissionDenied(
-                "registering a CA without proof of possession is for the host's administrator only"
-                    .to_owned(),
-            )),
-        }
+        self.register(caller, instance, name, ca_pem, None, Lockouts::Refuse)
+            .await
     }
 
-    async fn register(
+    /// Register a CA, with proof of possession or without; `lockouts` says what is done if it
+    /// brings the administrators' CA under one that is off.
+    ///
+    /// # Errors
+    /// As [`register_ca`](Self::register_ca) and
+    /// [`register_ca_unproved`](Self::register_ca_unproved).
+    pub async fn register(
         &self,
         caller: &Caller,
         instance: &str,
         name: &str,
         ca_pem: &str,
         verification_pem: Option<&str>,
+        lockouts: Lockouts,
     ) -> Answer<CertSerial> {
+        if let (Door::Http | Door::Mqtt, None) = (caller.door, verification_pem) {
+            return Err(ControlError::PermissionDenied(
+                "registering a CA without proof of possession is for the host's administrator only"
+                    .to_owned(),
+            ));
+        }
         let (inner, caller) = (Arc::clone(&self.0), caller.clone());
         let (instance, name) = (instance.to_owned(), name.to_owned());
         let (ca_pem, verification_pem) = (ca_pem.to_owned(), verification_pem.map(str::to_owned));
@@ -82,6 +100,8 @@ impl Control {
                 .and_then(|at| {
                     let plan =
                         inner.plan_registration(&caller, at, &name, &ca_pem, verification_pem)?;
+                    let proposal = Proposal::Insertion(Arc::clone(&plan.0.certificate));
+                    inner.guard(at, &caller, &proposal, lockouts)?;
                     Ok((at, plan))
                 });
             let (at, (ca, code)) = inner.or_refused(&record, plan).await?;
@@ -154,13 +174,30 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError::NotDurable`] if the CA is denied, but a restart might forget it;
-    /// otherwise nothing was changed.
+    /// otherwise nothing was changed. [`ControlError::LocksOut`] if administrators would be locked
+    /// out.
     pub async fn set_ca_status(
         &self,
         caller: &Caller,
         instance: &str,
         sn: &str,
         status: Status,
+    ) -> Answer<Changed> {
+        self.switch_ca(caller, instance, sn, status, Lockouts::Refuse)
+            .await
+    }
+
+    /// The same; `lockouts` says what is done if administrators would be locked out.
+    ///
+    /// # Errors
+    /// As [`set_ca_status`](Self::set_ca_status).
+    pub async fn switch_ca(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        sn: &str,
+        status: Status,
+        lockouts: Lockouts,
     ) -> Answer<Changed> {
         let (inner, caller) = (Arc::clone(&self.0), caller.clone());
         let (instance, sn) = (instance.to_owned(), sn.to_owned());
@@ -187,9 +224,12 @@ impl Control {
                 after: Some(word(status)),
                 note: None,
             };
-            let plan = inner
-                .authorize(&caller, &instance, need)
-                .and_then(|at| Ok((at, inner.find_ca(at, &sn)?)));
+            let plan = inner.authorize(&caller, &instance, need).and_then(|at| {
+                let ca = inner.find_ca(at, &sn)?;
+                let proposal = Proposal::Status(Arc::clone(&ca.certificate), status);
+                inner.guard(at, &caller, &proposal, lockouts)?;
+                Ok((at, ca))
+            });
             let (at, ca) = inner.or_refused(&record, plan).await?;
             let sn = ca.certificate.serial().clone();
             record.subject = format!("ca:{sn}");
@@ -228,6 +268,20 @@ impl Control {
     /// # Errors
     /// As [`set_ca_status`](Self::set_ca_status).
     pub async fn delete_ca(&self, caller: &Caller, instance: &str, sn: &str) -> Answer<Changed> {
+        self.remove_ca(caller, instance, sn, Lockouts::Refuse).await
+    }
+
+    /// The same; `lockouts` says what is done if administrators would be locked out.
+    ///
+    /// # Errors
+    /// As [`set_ca_status`](Self::set_ca_status).
+    pub async fn remove_ca(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        sn: &str,
+        lockouts: Lockouts,
+    ) -> Answer<Changed> {
         let (inner, caller) = (Arc::clone(&self.0), caller.clone());
         let (instance, sn) = (instance.to_owned(), sn.to_owned());
         self.detached(async move {
@@ -243,7 +297,12 @@ impl Control {
             };
             let plan = inner
                 .authorize(&caller, &instance, Need::DeleteCaCertificate)
-                .and_then(|at| Ok((at, inner.find_ca(at, &sn)?)));
+                .and_then(|at| {
+                    let ca = inner.find_ca(at, &sn)?;
+                    let proposal = Proposal::Removal(Arc::clone(&ca.certificate));
+                    inner.guard(at, &caller, &proposal, lockouts)?;
+                    Ok((at, ca))
+                });
             let (at, ca) = inner.or_refused(&record, plan).await?;
             let sn = ca.certificate.serial().clone();
             record.subject = format!("ca:{sn}");

@@ -246,6 +246,8 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ),
     ("QuerySessionByClientId", "mq:MqttInstanceAccess"),
     ("ExplainCertificate", "mq:GetCaCertificate"),
+    ("PreviewCaCertificateChange", "mq:GetCaCertificate"),
+    ("PreviewDeviceCertificateChange", "mq:GetDeviceCertificate"),
 ];
 
 /// The vendor's limit for a policy document.

@@ -1,7 +1,9 @@
 //! Changes of trust from plan to answer, over a store that can be made to fail.
 
 mod deny_first;
+mod impact;
 mod keys;
+mod lockout;
 mod observe;
 mod other_hand;
 mod permissions;

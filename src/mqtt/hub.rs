@@ -34,6 +34,8 @@ pub struct Hooks {
     pub commands: Option<Arc<dyn CommandHandler>>,
     /// Called once for each peer whose handshake has finished; must not block.
     pub on_admitted: Arc<dyn Fn(&VerifiedPeer) + Send + Sync>,
+    /// Called when its connection has ended; must not block.
+    pub on_left: Arc<dyn Fn(&VerifiedPeer) + Send + Sync>,
 }
 
 impl Default for Hooks {
@@ -41,6 +43,7 @@ impl Default for Hooks {
         Self {
             commands: None,
             on_admitted: Arc::new(|_| {}),
+            on_left: Arc::new(|_| {}),
         }
     }
 }

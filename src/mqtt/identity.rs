@@ -23,6 +23,8 @@ pub trait Peer: Send + Sync + 'static {
     fn cut_words(&self) -> Option<String> {
         None
     }
+    /// Note by which client id it has connected.
+    fn is_called(&self, _client_id: &str, _address: SocketAddr) {}
 }
 
 impl Peer for LivePeer {
@@ -37,6 +39,9 @@ impl Peer for LivePeer {
     }
     fn cut_words(&self) -> Option<String> {
         LivePeer::cut_words(self)
+    }
+    fn is_called(&self, client_id: &str, address: SocketAddr) {
+        LivePeer::is_called(self, client_id, address);
     }
 }
 

@@ -4,8 +4,11 @@
 //! the reading already sees a change, or the change finds the peer here. Connections whose
 //! handshake is still running are in the index too, from the moment their certificate was accepted.
 
+mod walk;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -71,8 +74,9 @@ impl fmt::Display for Cut {
 /// The connected peers of one instance.
 #[derive(Debug, Default)]
 pub struct LivePeers {
-    by_key: DashMap<CaKeyId, HashMap<u64, Arc<Entry>>>,
-    by_device: DashMap<DeviceKey, HashMap<u64, Arc<Entry>>>,
+    /// In the order in which they came, so that a walk can stop and go on.
+    by_key: DashMap<CaKeyId, BTreeMap<u64, Arc<Entry>>>,
+    by_device: DashMap<DeviceKey, BTreeMap<u64, Arc<Entry>>>,
     /// By the last second at which the whole path is valid.
     by_end: Mutex<BTreeMap<(i64, u64), Arc<Entry>>>,
     next: AtomicU64,
@@ -87,12 +91,26 @@ struct Entry {
     told: Notify,
     /// Why its trust ended, in all detail.
     why: OnceLock<Refusal>,
+    called: OnceLock<Called>,
+}
+
+/// What a connected peer calls itself, for people to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    /// Its name for itself; nothing follows from it.
+    pub name: Box<str>,
+    /// Where it connects from.
+    pub address: SocketAddr,
 }
 
 impl Entry {
     /// Its place in the order of expiry.
     fn end(&self) -> (i64, u64) {
         (self.peer.admitted().path_not_after(), self.number)
+    }
+
+    fn is_welcome(&self) -> bool {
+        self.cut.load(Ordering::Acquire) == 0
     }
 
     /// `true` if it was not told before.
@@ -134,6 +152,7 @@ impl LivePeers {
             cut: AtomicU8::new(0),
             told: Notify::new(),
             why: OnceLock::new(),
+            called: OnceLock::new(),
         });
         for key in entry.peer.path() {
             self.by_key
@@ -250,6 +269,14 @@ impl LivePeer {
         })
     }
 
+    /// Note what the peer calls itself. The first word counts.
+    pub fn is_called(&self, name: &str, address: SocketAddr) {
+        let _ = self.0.entry.called.set(Called {
+            name: name.into(),
+            address,
+        });
+    }
+
     /// Resolves when the trust ends, at once if it already has. Cancel safe.
     pub async fn until_cut(&self) -> Cut {
         loop {
@@ -293,7 +320,7 @@ impl PeerSlot {
 }
 
 fn leave<K: std::hash::Hash + Eq>(
-    map: &DashMap<K, HashMap<u64, Arc<Entry>>>,
+    map: &DashMap<K, BTreeMap<u64, Arc<Entry>>>,
     key: &K,
     number: u64,
 ) {

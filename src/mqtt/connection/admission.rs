@@ -155,6 +155,7 @@ where
         if let Some((topic, will)) = attached.will {
             hub.publish_will(cell.shard, cell.key.0, topic, &will);
         }
+        self.peer.is_called(&cell.client_id, self.remote);
         tracing::Span::current().record("mqtt.client_id", &*cell.client_id);
         tracing::info!(
             session_present = attached.present,

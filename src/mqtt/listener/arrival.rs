@@ -52,7 +52,8 @@ impl Work {
         else {
             return;
         };
-        (hub.hooks.on_admitted)(live.peer());
+        let peer = live.peer().clone();
+        (hub.hooks.on_admitted)(&peer);
         match speaks {
             Speaks::Mqtt => connection::run(hub, stream, live, remote, &self.shutdown).await,
             Speaks::WebSocket(door) => {
@@ -61,6 +62,7 @@ impl Work {
                 Box::pin(serve).await;
             }
         }
+        (hub.hooks.on_left)(&peer);
     }
 
     async fn arrive(

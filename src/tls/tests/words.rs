@@ -1,7 +1,8 @@
-//! What connected peers are told.
+//! What connected peers are told, and how they are looked at.
 
 use super::*;
 use crate::ca::error::OffReason;
+use crate::ca::registry::DeviceKey;
 use crate::testing::ca_params;
 use crate::tls::live::LivePeer;
 use crate::tls::peer::VerifiedPeer;
@@ -127,4 +128,54 @@ async fn objection_names_the_certificate_that_is_off() {
         why: OffReason::Own,
     };
     assert_eq!(objection, Some(expected));
+}
+
+#[tokio::test]
+async fn every_peer_is_visited_once_and_those_that_are_cut_are_not() {
+    let gate = Gate::new();
+    let (root, other) = (TestCa::root("root", 1), TestCa::root("other", 2));
+    // Not registered, so that the path goes over two authorities.
+    let issuing = root.issue_ca(ca_params("issuing", 3));
+    for ca in [&root, &other] {
+        ca.register(&gate.registry);
+    }
+    // More than are looked at in one go.
+    let device = issuing.issue("d", 4);
+    let peers: Vec<_> = (0..2_100)
+        .map(|_| live(&gate, &device, &[&issuing]))
+        .collect();
+    let strange = live(&gate, &other.issue("e", 5), &[]);
+    let address = "127.0.0.1:5".parse().unwrap();
+    peers[0].is_called("first", address);
+    peers[0].is_called("second", address);
+    let keys = [root.certificate().key_id(), issuing.certificate().key_id()];
+    let visit = || {
+        let (mut count, mut named) = (0, Vec::new());
+        gate.peers.visit(&keys, |peer, called| {
+            assert_eq!(peer.serial().to_string(), "04");
+            count += 1;
+            named.extend(called.map(|it| it.name.to_string()));
+        });
+        (count, named)
+    };
+    assert_eq!(visit(), (2_100, vec!["first".to_owned()]));
+    let key = DeviceKey {
+        issuer: issuing.certificate().key_id(),
+        serial: "4".parse().unwrap(),
+    };
+    let of_device = |key: &DeviceKey| {
+        let mut count = 0;
+        gate.peers.visit_device(key, |_, _| count += 1);
+        count
+    };
+    assert_eq!(of_device(&key), 2_100);
+    assert!(gate.peers.is_connected(&key));
+    gate.registry
+        .set_status(root.certificate().id(), Status::Inactive);
+    gate.peers.cut_over(&keys, &gate.registry, now_secs());
+    assert_eq!(visit().0, 0);
+    assert_eq!(of_device(&key), 0);
+    assert_eq!(strange.cut(), None);
+    drop(peers);
+    assert!(!gate.peers.is_connected(&key));
 }
