@@ -8,6 +8,9 @@ mod access_keys;
 pub mod action;
 pub mod command;
 pub mod errors;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod local;
 pub mod metrics;

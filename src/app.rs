@@ -26,7 +26,7 @@ use crate::admin::local::{LocalError, LocalListener};
 use crate::admin::server::AdminServer;
 use crate::audit::AuditLog;
 use crate::ca::id::InstanceId;
-use crate::config::{AdminTransport, Config};
+use crate::config::{AdminTransport, Config, Wire};
 use crate::control::{Control, ControlParts, InstanceSettings};
 use crate::mqtt::broker::Broker;
 use crate::mqtt::control_channel::CommandHandler;
@@ -36,11 +36,11 @@ use crate::store::Store;
 use crate::store::replay::Missing;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry;
-use banner::{Banner, Reached};
+use banner::Banner;
 use crl_files::CrlFiles;
 use dev_pki::{DevPki, DevPkiError};
 use development::Registry;
-use listeners::Listening;
+use listeners::{Listening, Reached};
 
 pub use gate::GateError;
 
@@ -60,9 +60,8 @@ pub struct App {
 /// An instance, and where it is reached. Its broker ends when this is dropped.
 struct Serving {
     id: InstanceId,
-    address: SocketAddr,
-    /// By which server names, if not by all.
-    clients: Option<String>,
+    mqtt: Reached,
+    websocket: Option<Reached>,
     _broker: Broker,
 }
 
@@ -158,13 +157,13 @@ impl App {
             let acceptor = gate::acceptor(&control, instance, &config.tls)?;
             let broker =
                 Broker::start(instance.mqtt.clone(), hooks(&control, commands.clone())).await?;
-            let entrance = broker.entrance(instance.id.clone(), acceptor);
-            let (address, clients) = listeners::open(&mut listening, instance, entrance)?;
+            let (mqtt, websocket) = listeners::open(&mut listening, instance, &broker, &acceptor)?;
             control.serve_sessions(&instance.id, broker.operations());
+            control.observe(&instance.id, broker.observer());
             instances.push(Serving {
                 id: instance.id.clone(),
-                address,
-                clients,
+                mqtt,
+                websocket,
                 _broker: broker,
             });
         }
@@ -220,7 +219,14 @@ impl App {
     pub fn mqtt_address(&self, instance: &InstanceId) -> Option<SocketAddr> {
         let mut all = self.instances.iter();
         all.find(|serving| serving.id == *instance)
-            .map(|serving| serving.address)
+            .map(|serving| serving.mqtt.address)
+    }
+
+    /// Where an instance really listens for WebSocket over TLS, if it does.
+    pub fn websocket_address(&self, instance: &InstanceId) -> Option<SocketAddr> {
+        let mut all = self.instances.iter();
+        let serving = all.find(|serving| serving.id == *instance)?;
+        Some(serving.websocket.as_ref()?.address)
     }
 
     /// The handle to read and change trust.
@@ -231,20 +237,23 @@ impl App {
     /// Serve until `shutdown` is cancelled, then end what is connected within the grace time.
     pub async fn run(self, shutdown: CancellationToken) {
         let tasks = TaskTracker::new();
-        for Serving {
-            id,
-            address,
-            clients,
-            ..
-        } in &self.instances
-        {
-            tracing::info!(instance = %id, %address, server_names = clients, "serving MQTT over TLS");
+        for serving in &self.instances {
+            let reached = [Some(&serving.mqtt), serving.websocket.as_ref()];
+            for (wire, reached) in Wire::ALL.into_iter().zip(reached) {
+                if let Some(Reached { address, clients }) = reached {
+                    let (id, what) = (&serving.id, wire.as_str());
+                    tracing::info!(instance = %id, %address, server_names = clients, "serving {what} over TLS");
+                }
+            }
         }
         for Listening {
-            listener, gates, ..
+            listener,
+            gates,
+            proxies,
+            ..
         } in self.listening
         {
-            tasks.spawn(listener::serve(listener, gates, shutdown.clone()));
+            tasks.spawn(listener::serve(listener, gates, proxies, shutdown.clone()));
         }
         tracing::info!(address = %self.admin_address, "serving the admin API");
         tasks.spawn(self.admin.serve(shutdown.clone()));
@@ -276,10 +285,11 @@ impl App {
 
 /// What a broker tells the rest of the program.
 fn hooks(control: &Control, commands: Option<Arc<dyn CommandHandler>>) -> Hooks {
-    let control = control.clone();
+    let (admitting, leaving) = (control.clone(), control.clone());
     Hooks {
         commands,
-        on_admitted: Arc::new(move |peer| control.device_admitted(peer)),
+        on_admitted: Arc::new(move |peer| admitting.device_admitted(peer)),
+        on_left: Arc::new(move |peer| leaving.device_seen(peer)),
     }
 }
 
@@ -353,12 +363,15 @@ async fn open_control(config: &Config) -> Result<(Control, u64), StartError> {
 }
 
 fn banner(config: &Config, instances: &[Serving], admin: &str, dev_pki: Option<&DevPki>) -> String {
-    let instances: Vec<Reached> = instances
-        .iter()
-        .map(|serving| Reached {
+    let reached = instances.iter().zip(&config.instances);
+    let instances: Vec<_> = reached
+        .map(|(serving, instance)| banner::Reached {
             instance: &serving.id,
-            address: serving.address,
-            clients: serving.clients.as_deref(),
+            address: serving.mqtt.address,
+            websocket: (serving.websocket.as_ref())
+                .zip(instance.websocket.as_ref())
+                .map(|(reached, it)| (reached.address, it.door.path.as_str())),
+            clients: serving.mqtt.clients.as_deref(),
         })
         .collect();
     let program = banner::program();

@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 
-pub use self::verify::verify;
+pub use self::verify::{read, verify};
 use self::writer::{Request, Writer};
 
 /// Who asked, through which door.
@@ -79,6 +79,18 @@ pub struct Event {
     pub code: Option<String>,
     /// What a reader should know besides, in words; no secrets.
     pub detail: Option<String>,
+}
+
+/// A record as it is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Its number, from 1.
+    pub seq: u64,
+    /// When it was written: RFC 3339, UTC, milliseconds.
+    pub time: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub event: Event,
 }
 
 /// Why the audit log could not do it.

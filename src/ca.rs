@@ -4,8 +4,11 @@
 pub mod certificate;
 pub mod crl;
 pub mod error;
+pub mod explain;
 pub mod id;
 pub mod lifecycle;
+pub mod names;
+pub mod outlook;
 pub mod path;
 pub mod registry;
 pub mod topology;

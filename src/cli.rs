@@ -5,7 +5,9 @@ pub mod ca;
 pub mod client;
 pub mod crl;
 pub mod device;
+pub mod explain;
 pub mod generate;
+mod impact;
 pub mod instance;
 pub mod key;
 mod lookup;
@@ -93,6 +95,14 @@ enum Command {
         connection: client::ConnectionArgs,
         #[command(subcommand)]
         command: instance::InstanceCommand,
+    },
+    /// Say whether a chain of certificates would be let in, over which path, and if not, why.
+    #[command(after_help = client::EXIT_CODES)]
+    Explain {
+        #[command(flatten)]
+        connection: client::ConnectionArgs,
+        #[command(flatten)]
+        arguments: explain::ExplainArgs,
     },
     /// Print what makes a shell complete the commands.
     Completion(generate::CompletionArgs),
@@ -201,6 +211,10 @@ impl Cli {
                 command.run(&connection.open()?)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Explain {
+                connection,
+                arguments,
+            } => Ok(arguments.run(&connection.open()?)?),
             Command::Completion(arguments) => Ok(generate::completion(&arguments)),
             Command::Man(arguments) => generate::man(&arguments),
         }

@@ -5,8 +5,10 @@
 
 mod addresses;
 mod convert;
+mod convert_access;
 mod convert_admin;
 mod convert_mqtt;
+mod convert_reach;
 pub mod fault;
 pub mod file;
 #[cfg(test)]
@@ -25,11 +27,14 @@ use crate::control::policy::Policy;
 use crate::control::seal::EncryptionKey;
 use crate::control::{ControlSettings, OnInactivate};
 use crate::mqtt;
+use crate::mqtt::listener::Proxies;
+use crate::mqtt::websocket::upgrade::Door;
 use crate::telemetry::LogSettings;
 use crate::tls::gates::GateName;
 use crate::tls::server_config::TlsVersions;
 
 pub use crate::secret::{self, Secret};
+pub use addresses::{Listener, Wire};
 pub use fault::{ConfigError, Fault};
 
 /// A checked configuration.
@@ -68,6 +73,10 @@ pub struct Instance {
     pub region: String,
     /// Where it listens for MQTT over TLS.
     pub mqtt_listen: SocketAddr,
+    /// Where it listens for WebSocket over TLS, if it does.
+    pub websocket: Option<WebSocket>,
+    /// The proxies that stand before its addresses.
+    pub proxies: Proxies,
     /// The server names by which clients ask for it there. Without, it takes the clients that
     /// ask for none of another instance's; with names, no others than those.
     pub server_names: Vec<GateName>,
@@ -93,6 +102,15 @@ pub struct CrlSource {
     /// Serial number or name of the CA whose list it must be; any registered one's if it is not
     /// said.
     pub ca: Option<String>,
+}
+
+/// MQTT over WebSocket.
+#[derive(Debug, Clone)]
+pub struct WebSocket {
+    /// Where it is listened for.
+    pub listen: SocketAddr,
+    /// What clients may ask for there.
+    pub door: Door,
 }
 
 /// TLS in front of the broker.

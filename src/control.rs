@@ -12,10 +12,15 @@ mod change;
 pub mod crl;
 mod device;
 pub mod error;
+pub mod explain;
 pub mod grant;
+pub mod impact;
 pub mod keys;
 mod ledger;
+pub mod lockout;
+pub mod observe;
 pub mod policy;
+mod register_code;
 pub mod seal;
 pub mod sessions;
 pub mod start;
@@ -48,6 +53,7 @@ use self::grant::Lacking;
 pub use self::grant::{Grant, Need};
 use self::keys::KeySettings;
 use self::ledger::Ledger;
+use self::observe::Observer;
 use self::seal::EncryptionKey;
 use self::sessions::Sessions;
 pub use self::view::{
@@ -144,6 +150,8 @@ struct Inner {
     instances: HashMap<InstanceId, Instance>,
     settings: ControlSettings,
     clock: Clock,
+    /// When it was opened, Unix milliseconds.
+    began_ms: i64,
     store: Arc<dyn Store>,
     audit: AuditLog,
     ledger: RwLock<Ledger>,
@@ -170,10 +178,15 @@ pub(crate) struct Instance {
     resource: String,
     region: String,
     on_inactivate: OnInactivate,
+    same_key: SameKey,
     registry: Arc<Registry>,
     peers: Arc<LivePeers>,
+    /// Whose turn it is for what takes long and changes nothing.
+    aside: Semaphore,
     /// Set when its broker is there.
     sessions: OnceLock<Arc<dyn Sessions>>,
+    /// The same.
+    observer: OnceLock<Arc<dyn Observer>>,
 }
 
 type Answer<T> = Result<T, ControlError>;
@@ -243,12 +256,7 @@ impl Inner {
     }
 
     fn now_ms(&self) -> i64 {
-        // A clock before 1970 makes every certificate invalid, which is the safe side.
-        (self.clock)()
-            .duration_since(UNIX_EPOCH)
-            .ok()
-            .and_then(|since| i64::try_from(since.as_millis()).ok())
-            .unwrap_or(i64::MAX)
+        clock_ms(&self.clock)
     }
 
     fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {
@@ -309,6 +317,15 @@ impl Inner {
     }
 }
 
+fn clock_ms(clock: &Clock) -> i64 {
+    // A clock before 1970 makes every certificate invalid, which is the safe side.
+    clock()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_millis()).ok())
+        .unwrap_or(i64::MAX)
+}
+
 /// What the audit log says of a change in all of its phases.
 pub(crate) struct Record<'a> {
     caller: &'a Caller,
@@ -353,13 +370,7 @@ fn origin(caller: &Caller) -> Origin {
             Principal::Host(user) => format!("host:{user}"),
             Principal::System => "system".to_owned(),
         },
-        door: match caller.door {
-            Door::Http => "http",
-            Door::Mqtt => "mqtt",
-            Door::Host => "host",
-            Door::System => "system",
-        }
-        .to_owned(),
+        door: caller.door.as_str().to_owned(),
         address: caller.address.map(|address| address.to_string()),
         request_id: caller.request_id.to_string(),
     }

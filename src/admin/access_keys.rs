@@ -6,10 +6,11 @@
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::admin::errors::ApiError;
+use crate::admin::errors::{ApiError, Code};
 use crate::admin::operations::{Outcome, field, page, required};
 use crate::admin::params::Params;
 use crate::admin::signature::format_date;
+use crate::ca::id::AccountId;
 use crate::ca::lifecycle::Status;
 use crate::control::access_key::KeyOrigin;
 use crate::control::keys::{KeyChange, KeyView};
@@ -23,7 +24,7 @@ pub(super) async fn create(control: &Control, caller: &Caller, params: &Params) 
         (Some(account), _) => account
             .parse()
             .map_err(|error| field(format!("Account: {error}.")))?,
-        (None, Some(_)) => caller.account.clone(),
+        (None, Some(instance)) => owner(control, instance)?,
         (None, None) => return Err(field("Account is missing.".to_owned())),
     };
     let comment = params.get("Comment").unwrap_or_default();
@@ -73,6 +74,13 @@ pub(super) async fn delete(control: &Control, caller: &Caller, params: &Params) 
     let id = required(params, "UserAccessKeyId")?;
     let id = control.delete_key(caller, id).await?;
     Ok(json!({ "AccessKeyId": id }))
+}
+
+/// The account that the instance belongs to.
+fn owner(control: &Control, instance: &str) -> Result<AccountId, ApiError> {
+    let id = instance.parse().ok();
+    let owner = id.and_then(|id| control.owner(&id));
+    owner.ok_or_else(|| Code::MqttInstanceNotFound.into())
 }
 
 fn policy(text: &str) -> Result<Policy, ApiError> {

@@ -1,5 +1,5 @@
-//! The operations there are, by the names that the vendor gave them; `ListSessions` is ours, and so
-//! are those on CRLs and access keys.
+//! The operations there are, by the names that the vendor gave them; `ListSessions`,
+//! `ExplainCertificate`, those that begin with `Preview`, and those on CRLs and access keys are ours.
 
 use crate::control::Door;
 
@@ -74,6 +74,12 @@ actions! {
     DeleteCrl;
     /// Say what is demanded of the lists of a CA.
     SetCrlPolicy;
+    /// Say whether a chain of certificates would be let in, and why not.
+    ExplainCertificate;
+    /// Say what a change of a CA would cut.
+    PreviewCaCertificateChange;
+    /// Say what a change of a device would cut.
+    PreviewDeviceCertificateChange;
 }
 
 impl Action {
@@ -99,6 +105,9 @@ impl Action {
             | Self::ListSessions
             | Self::ListInstances
             | Self::ListCrls
+            | Self::ExplainCertificate
+            | Self::PreviewCaCertificateChange
+            | Self::PreviewDeviceCertificateChange
             | Self::ListAccessKeys => true,
             Self::RegisterCaCertificate
             | Self::ActiveCaCertificate
@@ -148,11 +157,14 @@ impl Action {
             | Self::ActiveDeviceCertificate
             | Self::InactivateDeviceCertificate
             | Self::DeleteDeviceCertificate
-            | Self::ListSessions
             | Self::ImportCrl
             | Self::ListCrls
             | Self::DeleteCrl
-            | Self::SetCrlPolicy => Some("MqttInstanceId"),
+            | Self::SetCrlPolicy
+            | Self::ExplainCertificate
+            | Self::PreviewCaCertificateChange
+            | Self::PreviewDeviceCertificateChange
+            | Self::ListSessions => Some("MqttInstanceId"),
             Self::CloseConnection
             | Self::QuerySessionByClientId
             | Self::BatchQuerySessionByClientIds => Some("InstanceId"),
@@ -200,6 +212,9 @@ impl Action {
             | Self::ListInstances
             | Self::ListCrls
             | Self::ListAccessKeys
+            | Self::ExplainCertificate
+            | Self::PreviewCaCertificateChange
+            | Self::PreviewDeviceCertificateChange
             | Self::InactivateDeviceCertificate
             | Self::GetCaCertificate
             | Self::ListCaCertificate
@@ -266,7 +281,7 @@ mod tests {
 
     #[test]
     fn names_find_their_operations() {
-        assert_eq!(Action::ALL.len(), 26);
+        assert_eq!(Action::ALL.len(), 29);
         for action in Action::ALL {
             assert_eq!(Action::find(action.name()), Some(*action));
             assert!(!is_unsupported(action.name()));

@@ -274,6 +274,11 @@ impl From<ControlError> for ApiError {
                 ..Self::internal(cause)
             },
             ControlError::Internal(cause) => Self::internal(cause),
+            ControlError::LocksOut(_) => Self::with_detail(
+                Code::PermissionCheckFailed,
+                format!("{} Repeat the call with Force=true if that is meant.", sentence(&text)),
+            ),
+            ControlError::Busy => Self::from(Code::ServiceUnavailable).retry_after(1000),
             ControlError::ShuttingDown => Code::ServiceUnavailable.into(),
         }
     }

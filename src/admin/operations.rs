@@ -1,9 +1,10 @@
 //! The operations: parameters in, a call of [`Control`], an answer out. No transport.
 
 mod crls;
+mod explain;
+mod impact;
 mod sessions;
 
-use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -15,6 +16,7 @@ use crate::admin::errors::{ApiError, Code};
 use crate::admin::params::Params;
 use crate::admin::types;
 use crate::ca::lifecycle::Status;
+use crate::control::lockout::Lockouts;
 use crate::control::{Caller, Control, ControlError, Door, PageRequest};
 
 /// What an operation answers with: the body without its request id.
@@ -65,21 +67,16 @@ pub async fn execute(
         }
         Action::RegisterCaCertificate => {
             let name = required(params, "CaName")?;
-            let ca = pem(required(params, "CaContent")?);
-            let sn = match (caller.door, params.get("VerificationContent")) {
-                (Door::Host | Door::System, None) => {
-                    control
-                        .register_ca_unproved(caller, instance, name, &ca)
-                        .await?
-                }
+            let ca = required(params, "CaContent")?;
+            let verification = match (caller.door, params.get("VerificationContent")) {
+                (Door::Host | Door::System, None) => None,
                 (Door::Http | Door::Mqtt, None) | (_, Some(_)) => {
-                    let verification = pem(required(params, "VerificationContent")?);
-                    control
-                        .register_ca(caller, instance, name, &ca, &verification)
-                        .await?
+                    Some(required(params, "VerificationContent")?)
                 }
             };
-            types::registered_ca(&sn)
+            let lockouts = lockouts(params)?;
+            let registered = control.register(caller, instance, name, ca, verification, lockouts);
+            types::registered_ca(&registered.await?)
         }
         Action::GetCaCertificate => types::one_ca(control.get_ca(caller, instance, sn()?).await?),
         Action::ListCaCertificate => {
@@ -91,11 +88,13 @@ pub async fn execute(
             types::changed_ca(&changed.await?)
         }
         Action::InactivateCaCertificate => {
-            let changed = control.set_ca_status(caller, instance, sn()?, Status::Inactive);
+            let (off, lockouts) = (Status::Inactive, lockouts(params)?);
+            let changed = control.switch_ca(caller, instance, sn()?, off, lockouts);
             types::changed_ca(&changed.await?)
         }
         Action::DeleteCaCertificate => {
-            types::changed_ca(&control.delete_ca(caller, instance, sn()?).await?)
+            let changed = control.remove_ca(caller, instance, sn()?, lockouts(params)?);
+            types::changed_ca(&changed.await?)
         }
         Action::ListDeviceCertificate => {
             let page = page(params)?;
@@ -143,6 +142,13 @@ pub async fn execute(
         Action::ListCrls => crls::list(control, caller, instance, params).await?,
         Action::DeleteCrl => crls::delete(control, caller, instance, params).await?,
         Action::SetCrlPolicy => crls::set_policy(control, caller, instance, params).await?,
+        Action::ExplainCertificate => explain::explain(control, caller, instance, params).await?,
+        Action::PreviewCaCertificateChange => {
+            impact::of_ca(control, caller, instance, params).await?
+        }
+        Action::PreviewDeviceCertificateChange => {
+            impact::of_device(control, caller, instance, params).await?
+        }
     })
 }
 
@@ -151,6 +157,15 @@ pub(super) fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, Ap
         .get(name)
         .filter(|value| !value.is_empty())
         .ok_or_else(|| field(format!("{name} is missing.")))
+}
+
+/// `Force`, which is ours: whether a change is made that locks administrators out.
+fn lockouts(params: &Params) -> Result<Lockouts, ApiError> {
+    match params.get("Force") {
+        None | Some("false") => Ok(Lockouts::Refuse),
+        Some("true") => Ok(Lockouts::Accept),
+        Some(_) => Err(field("Force must be true or false.".to_owned())),
+    }
 }
 
 pub(super) fn page(params: &Params) -> Result<PageRequest, ApiError> {
@@ -184,15 +199,6 @@ pub(super) fn field(detail: String) -> ApiError {
     ApiError::with_detail(Code::ParameterFieldCheckFailed, detail)
 }
 
-/// The PEM with real line breaks, if it came with `\n` spelled out. PEM has no backslash.
-fn pem(text: &str) -> Cow<'_, str> {
-    if text.contains('\\') {
-        Cow::Owned(text.replace("\\r", "").replace("\\n", "\n"))
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,11 +225,5 @@ mod tests {
         ] {
             assert_eq!(read(bad), Err(Code::ParameterFieldCheckFailed), "{bad}");
         }
-    }
-
-    #[test]
-    fn spelled_out_line_breaks_are_read() {
-        assert_eq!(pem(r"-----\r\nabc\n-----"), "-----\nabc\n-----");
-        assert_eq!(pem("-----\r\nabc\n"), "-----\r\nabc\n");
     }
 }

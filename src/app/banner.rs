@@ -28,6 +28,8 @@ pub(super) struct Banner<'a> {
 pub(super) struct Reached<'a> {
     pub(super) instance: &'a InstanceId,
     pub(super) address: SocketAddr,
+    /// Where it is reached over WebSocket: address and path.
+    pub(super) websocket: Option<(SocketAddr, &'a str)>,
     pub(super) clients: Option<&'a str>,
 }
 
@@ -46,6 +48,9 @@ impl Banner<'_> {
         for reached in self.instances {
             writeln!(out, "  Instance        {}", reached.instance)?;
             writeln!(out, "  MQTT over TLS   mqtts://{}", reached.address)?;
+            if let Some((address, path)) = reached.websocket {
+                writeln!(out, "  WebSocket       wss://{address}{path}")?;
+            }
             if let Some(clients) = reached.clients {
                 writeln!(out, "  Server names    {clients}")?;
             }
@@ -159,6 +164,7 @@ mod tests {
         let instances = [Reached {
             instance: &instance,
             address: "127.0.0.1:41883".parse().unwrap(),
+            websocket: None,
             clients: None,
         }];
         let text = Banner {
@@ -185,14 +191,19 @@ mod tests {
     fn configured_banner_has_every_instance_and_no_tour() {
         let (one, two) = ("one".parse().unwrap(), "two".parse().unwrap());
         let address = "192.0.2.7:8883".parse().unwrap();
-        let reached = |instance, clients| Reached {
+        let reached = |instance, websocket, clients| Reached {
             instance,
             address,
+            websocket,
             clients,
         };
         let names = Some("iot.example.com, *.plant7.example.com");
+        let websocket = Some(("192.0.2.7:8884".parse().unwrap(), "/mqtt"));
         let text = Banner {
-            instances: &[reached(&one, names), reached(&two, Some("all others"))],
+            instances: &[
+                reached(&one, websocket, names),
+                reached(&two, None, Some("all others")),
+            ],
             admin: "http://127.0.0.1:8080",
             socket: None,
             data_dir: Path::new("data"),
@@ -203,6 +214,7 @@ mod tests {
         assert!(!text.contains("Try it"));
         let told = "  Instance        one
   MQTT over TLS   mqtts://192.0.2.7:8883
+  WebSocket       wss://192.0.2.7:8884/mqtt
   Server names    iot.example.com, *.plant7.example.com
   Instance        two
   MQTT over TLS   mqtts://192.0.2.7:8883

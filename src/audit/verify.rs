@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::record::{Chain, MAX_LINE};
-use super::{AuditError, Verified};
+use super::{AuditError, Entry, Verified};
 
 /// Check the whole chain of the file at `path`.
 ///
@@ -13,6 +13,14 @@ use super::{AuditError, Verified};
 /// [`AuditError::Broken`] names the first line that does not hold; [`AuditError::Io`] if the
 /// file cannot be read.
 pub fn verify(path: &Path) -> Result<Verified, AuditError> {
+    read(path, |_| {})
+}
+
+/// Read the records of the file at `path`, oldest first, and check the chain on the way.
+///
+/// # Errors
+/// As [`verify`]; the records before the first line that does not hold were given then.
+pub fn read(path: &Path, mut each: impl FnMut(Entry)) -> Result<Verified, AuditError> {
     let unreadable = |source| AuditError::Io {
         path: path.display().to_string(),
         doing: "read",
@@ -25,15 +33,20 @@ pub fn verify(path: &Path) -> Result<Verified, AuditError> {
     while let Some(line) = lines.next().map_err(unreadable)? {
         number += 1;
         let followed = match line {
-            Line::Whole(line) => chain.follow(line).map(|_| ()),
+            Line::Whole(line) => chain.follow(line),
             Line::Torn(_) => Err("it has no end: it was cut, or is being written".to_owned()),
             Line::TooLong => Err(format!("it is longer than {MAX_LINE} octets")),
         };
-        followed.map_err(|what| AuditError::Broken {
+        let record = followed.map_err(|what| AuditError::Broken {
             path: path.display().to_string(),
             line: number,
             what,
         })?;
+        each(Entry {
+            seq: record.seq,
+            time: record.time,
+            event: record.event,
+        });
     }
     Ok(Verified {
         records: chain.seq,

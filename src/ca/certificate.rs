@@ -1,5 +1,7 @@
 //! Certificates that have been read and found fit for their role.
 
+use std::borrow::Cow;
+
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor};
 use webpki::EndEntityCert;
@@ -9,6 +11,7 @@ use x509_parser::public_key::PublicKey;
 
 use crate::ca::error::CertificateError;
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
+use crate::ca::names::is_showable;
 
 /// The signature algorithms that certificates may use.
 pub type Algorithms = &'static [&'static dyn SignatureVerificationAlgorithm];
@@ -284,14 +287,7 @@ fn single_certificate(pem: &str) -> Result<CertificateDer<'static>, CertificateE
             most: MAX_PEM_OCTETS,
         });
     }
-    // Some clients send the two characters `\n` where a line ends.
-    let unescaped;
-    let text = if pem.contains('\n') {
-        pem
-    } else {
-        unescaped = pem.replace("\\r", "").replace("\\n", "\n");
-        &unescaped
-    };
+    let text = with_line_ends(pem);
     let mut found = None;
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes()) {
         match section {
@@ -318,6 +314,15 @@ fn single_certificate(pem: &str) -> Result<CertificateDer<'static>, CertificateE
             "it holds no certificate; it must begin with -----BEGIN CERTIFICATE-----".to_owned(),
         )
     })
+}
+
+/// The text with line ends where it has them spelled out: some clients send the two characters
+/// `\n`. PEM has no backslash.
+pub(crate) fn with_line_ends(pem: &str) -> Cow<'_, str> {
+    match pem.contains('\\') {
+        true => Cow::Owned(pem.replace("\\r", "").replace("\\n", "\n")),
+        false => Cow::Borrowed(pem),
+    }
 }
 
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
@@ -355,8 +360,7 @@ pub(crate) fn client_auth(parsed: &X509Certificate<'_>) -> Result<ClientAuth, Ce
 /// The most specific common name, if it can be shown: no control characters, at most 255 octets.
 pub(crate) fn common_name(parsed: &X509Certificate<'_>) -> Option<String> {
     let name = parsed.subject().iter_common_name().last()?.as_str().ok()?;
-    let showable = !name.is_empty() && name.len() <= 255 && !name.chars().any(char::is_control);
-    showable.then(|| name.to_owned())
+    is_showable(name).then(|| name.to_owned())
 }
 
 pub(crate) fn validity(parsed: &X509Certificate<'_>) -> Result<(i64, i64), CertificateError> {

@@ -125,6 +125,17 @@ pub enum OffReason {
     },
 }
 
+impl fmt::Display for OffReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OffReason::Own => f.write_str("it is inactive"),
+            OffReason::Sibling(by) => write!(f, "certificate {by} of the same key is inactive"),
+            OffReason::Above(by) => write!(f, "CA {by} above it is inactive"),
+            OffReason::Revoked { sn, crl } => write!(f, "certificate {sn} is on CRL {crl}"),
+        }
+    }
+}
+
 impl Refusal {
     /// The reason as one word for logs and metric labels, from a closed set.
     pub fn reason(&self) -> &'static str {

@@ -5,6 +5,7 @@
 //! checked here: the anchor's own dates, path length and usages, key usages, and the states.
 //! The rules look at the path that was verified, never at the certificates as sent.
 
+mod candidates;
 mod webpki_error;
 
 use std::cell::RefCell;
@@ -18,6 +19,7 @@ use crate::ca::certificate::{
 };
 use crate::ca::crl::{Issued, Kind, points};
 use crate::ca::error::{CertificateError, OffReason, PathMember, Refusal};
+use crate::ca::explain::Trace;
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
 use crate::ca::path::webpki_error::from_webpki;
@@ -40,6 +42,7 @@ pub struct Admitted {
     not_before: i64,
     not_after: i64,
     path_not_after: i64,
+    ends_first: PathMember,
 }
 
 impl Admitted {
@@ -63,8 +66,16 @@ impl Admitted {
             not_before: 0,
             not_after: i64::MAX,
             path_not_after: i64::MAX,
+            ends_first: PathMember::Device,
             device,
         }
+    }
+
+    /// The same with this certificate, which nobody looks at but for its names.
+    #[cfg(test)]
+    pub(crate) fn with_der(self, der: &[u8]) -> Self {
+        let der = der.to_vec();
+        Self { der, ..self }
     }
 
     /// What the registered CA at the end of the path is for.
@@ -115,6 +126,10 @@ impl Admitted {
     pub fn path_not_after(&self) -> i64 {
         self.path_not_after
     }
+    /// The certificate of the path that expires first.
+    pub fn ends_first(&self) -> &PathMember {
+        &self.ends_first
+    }
 }
 
 /// A refusal, with what is known of the certificate that was refused.
@@ -141,6 +156,17 @@ impl Registry {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<Admitted, Box<Refused>> {
+        self.admit_tracing(end_entity, intermediates, now, None)
+    }
+
+    /// The same; what was tried is left in `trace` for whoever wants to know more than the answer.
+    pub(crate) fn admit_tracing(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        trace: Option<&Trace>,
+    ) -> Result<Admitted, Box<Refused>> {
         let refuse = |refusal, device: Option<&CertSerial>, ca: Option<&CaEntry>| {
             Box::new(Refused {
                 refusal,
@@ -161,7 +187,13 @@ impl Registry {
         let device = CertSerial::from_be_bytes(leaf.serial())
             .map_err(|error| refuse(Refusal::Malformed(error.to_string()), None, None))?;
 
-        let candidates = self.candidates(&leaf, intermediates, now);
+        let candidates = match trace.and_then(Trace::only) {
+            Some(only) => vec![only.clone()],
+            None => self.candidates(&leaf, intermediates, now),
+        };
+        if let Some(trace) = trace {
+            trace.candidates(&candidates);
+        }
         let Some(first) = candidates.first() else {
             return Err(refuse(Refusal::UnknownCa, Some(&device), None));
         };
@@ -175,6 +207,7 @@ impl Registry {
             anchors: &anchors,
             now: unix(now),
             outcome: RefCell::new(None),
+            trace,
         };
         let verified = leaf.verify_for_usage(
             self.algorithms(),
@@ -185,6 +218,9 @@ impl Registry {
             None,
             Some(&|path| judgement.judge(path)),
         );
+        if let (Some(trace), Err(error)) = (trace, &verified) {
+            trace.unverified(error);
+        }
         let result = match (verified.map(|_| ()), judgement.outcome.into_inner()) {
             (Ok(()), Some(Ok(admitted))) => Ok(admitted),
             // A path held, and our rules refused it.
@@ -194,44 +230,6 @@ impl Registry {
             (Ok(()), None) => Err(Refusal::InvalidPath("it was not judged".to_owned())),
         };
         result.map_err(|refusal| refuse(refusal, Some(&device), Some(first)))
-    }
-
-    /// The registered certificates whose subject is an issuer named in the chain, those that
-    /// are valid now first and among them those that stay valid longest.
-    fn candidates(
-        &self,
-        leaf: &EndEntityCert<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Vec<CaEntry> {
-        let mut candidates = self.with_subject(leaf.issuer());
-        let mut seen: Vec<Vec<u8>> = vec![leaf.issuer().to_vec()];
-        for intermediate in intermediates {
-            let Ok(intermediate) = EndEntityCert::try_from(intermediate) else {
-                continue;
-            };
-            if !seen.iter().any(|seen| seen == intermediate.issuer()) {
-                candidates.extend(self.with_subject(intermediate.issuer()));
-                seen.push(intermediate.issuer().to_vec());
-            }
-        }
-        let now = unix(now);
-        candidates.sort_by_key(|entry| {
-            let certificate = &entry.certificate;
-            (!certificate.is_current(now), -certificate.not_after())
-        });
-        candidates
-    }
-
-    /// A registered certificate of this authority to name in a listing: the given one if it is
-    /// registered, else the one that stays valid longest.
-    fn registered(&self, der: &[u8], subject: &[u8], key: CaKeyId) -> Option<CaEntry> {
-        self.entry(CaId::of_der(der)).or_else(|| {
-            self.with_subject(subject)
-                .into_iter()
-                .filter(|entry| entry.certificate.key_id() == key)
-                .max_by_key(|entry| entry.certificate.not_after())
-        })
     }
 }
 
@@ -244,11 +242,16 @@ struct Judgement<'a> {
     anchors: &'a [TrustAnchor<'a>],
     now: i64,
     outcome: RefCell<Option<Result<Admitted, Refusal>>>,
+    trace: Option<&'a Trace>,
 }
 
 impl Judgement<'_> {
     fn judge(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
-        match self.rules(path) {
+        let ruling = self.rules(path);
+        if let Some(trace) = self.trace {
+            trace.path(self.anchor_of(path).ok(), path, ruling.as_ref().err());
+        }
+        match ruling {
             Ok(admitted) => {
                 self.outcome.replace(Some(Ok(admitted)));
                 Ok(())
@@ -295,7 +298,10 @@ impl Judgement<'_> {
             });
         }
         let (not_before, not_after) = validity(self.leaf).map_err(|error| malformed(&error))?;
-        let mut path_not_after = not_after.min(certificate.not_after());
+        let (mut path_not_after, mut ends_first) = (not_after, PathMember::Device);
+        if certificate.not_after() < path_not_after {
+            (path_not_after, ends_first) = (certificate.not_after(), ca());
+        }
 
         // Rules 2 and 3, for every authority of the path, registered or not.
         let mut keys = Vec::with_capacity(2);
@@ -319,8 +325,10 @@ impl Judgement<'_> {
                     rule: "its key usage does not allow signing certificates",
                 });
             }
-            path_not_after =
-                path_not_after.min(validity(&parsed).map_err(|error| malformed(&error))?.1);
+            let (_, end) = validity(&parsed).map_err(|error| malformed(&error))?;
+            if end < path_not_after {
+                (path_not_after, ends_first) = (end, PathMember::Intermediate);
+            }
             let key = CaKeyId::of_parts(
                 intermediate.subject(),
                 &intermediate.subject_public_key_info(),
@@ -404,6 +412,7 @@ impl Judgement<'_> {
             not_before,
             not_after,
             path_not_after,
+            ends_first,
         })
     }
 

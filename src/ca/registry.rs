@@ -67,6 +67,14 @@ pub struct Effects {
     pub devices: Vec<DeviceKey>,
 }
 
+/// What is known of a recorded device certificate.
+#[derive(Debug, Clone, Copy)]
+struct Device {
+    status: Status,
+    /// When it was last connected, Unix milliseconds; `None` if it was not since the start.
+    seen_ms: Option<i64>,
+}
+
 /// The registered CAs and known devices of one instance.
 #[derive(Debug)]
 pub struct Registry {
@@ -77,13 +85,15 @@ pub struct Registry {
     /// Certificates whose own state is inactive: under [`SameKey::AllowActive`] their authority
     /// may be on, but not by them.
     inactive: DashSet<CaId>,
-    devices: DashMap<DeviceKey, Status>,
     /// Lists of revoked certificates, by who issues them.
     revocations: DashMap<CaKeyId, Arc<Revocations>>,
     /// Registered certificates that a list has.
     revoked: DashMap<CaId, Revoked>,
     /// When somebody last looked for lists that have expired.
     looked: AtomicI64,
+    devices: DashMap<DeviceKey, Device>,
+    /// The certificates of administrators' CAs, which are few.
+    admins: DashMap<CaId, Arc<CaCertificate>>,
     topology: Mutex<Topology>,
     steps: RwLock<()>,
 }
@@ -103,6 +113,7 @@ impl Registry {
             revocations: DashMap::new(),
             revoked: DashMap::new(),
             looked: AtomicI64::new(i64::MIN),
+            admins: DashMap::new(),
             topology: Mutex::new(Topology::new(same_key, algorithms)),
             steps: RwLock::new(()),
         }
@@ -166,6 +177,9 @@ impl Registry {
         let id = certificate.id();
         // Verdicts first: no reader finds the certificate before it finds its state.
         let effects = self.publish_with(id, status, recomputed);
+        if purpose == Purpose::Admin {
+            self.admins.insert(id, Arc::clone(&certificate));
+        }
         let entry = CaEntry {
             certificate,
             purpose,
@@ -204,6 +218,7 @@ impl Registry {
         let effects = self.publish(recomputed);
         self.inactive.remove(&id);
         self.revoked.remove(&id);
+        self.admins.remove(&id);
         effects
     }
 
@@ -244,7 +259,27 @@ impl Registry {
 
     /// Record a device certificate with its state, or change the state of a recorded one.
     pub fn set_device(&self, device: DeviceKey, status: Status) {
-        self.devices.insert(device, status);
+        let new = Device {
+            status,
+            seen_ms: None,
+        };
+        self.devices
+            .entry(device)
+            .and_modify(|known| known.status = status)
+            .or_insert(new);
+    }
+
+    /// Note that a device is or was connected at this moment (Unix milliseconds). Without effect if
+    /// it is not recorded.
+    pub fn note_device(&self, device: &DeviceKey, at_ms: i64) {
+        if let Some(mut known) = self.devices.get_mut(device) {
+            known.seen_ms = known.seen_ms.max(Some(at_ms));
+        }
+    }
+
+    /// When a device was last noted, Unix milliseconds.
+    pub fn device_seen(&self, device: &DeviceKey) -> Option<i64> {
+        self.devices.get(device).and_then(|known| known.seen_ms)
     }
 
     /// Forget a device certificate.
@@ -254,7 +289,7 @@ impl Registry {
 
     /// The state of a device certificate, if it is recorded.
     pub fn device_status(&self, device: &DeviceKey) -> Option<Status> {
-        self.devices.get(device).map(|status| *status)
+        self.devices.get(device).map(|known| known.status)
     }
 
     /// Why somebody who was admitted would not be admitted again now; `None` if they would.
@@ -262,12 +297,26 @@ impl Registry {
     /// Looks at states only: the signatures were checked, and `now` (Unix seconds) is compared
     /// with the dates that held for the whole path.
     pub fn objection(&self, admitted: &Admitted, now: i64) -> Option<Refusal> {
+        self.objection_by(admitted, now, |key| self.verdict(key))
+    }
+
+    /// The same by these verdicts on the authorities of the path.
+    pub(crate) fn objection_by(
+        &self,
+        admitted: &Admitted,
+        now: i64,
+        verdict: impl Fn(CaKeyId) -> Option<Verdict>,
+    ) -> Option<Refusal> {
         for key in admitted.path() {
-            if let Some(Verdict::Off(culprit)) = self.verdict(*key) {
-                return Some(culprit.refusal(admitted.ca(), admitted.ca_sn()));
+            if let Some(Verdict::Off(culprit)) = verdict(*key) {
+                return Some(match self.entry(admitted.ca()) {
+                    // Of another authority of the path than the one it was let in by.
+                    Some(ca) if ca.certificate.key_id() != *key => culprit.refusal_alone(),
+                    Some(_) | None => culprit.refusal(admitted.ca(), admitted.ca_sn()),
+                });
             }
         }
-        if self.verdict(admitted.anchor_key()).is_none() {
+        if verdict(admitted.anchor_key()).is_none() {
             return Some(Refusal::UnknownCa);
         }
         if self.device_status(admitted.device()) == Some(Status::Inactive) {
@@ -277,9 +326,7 @@ impl Registry {
             return Some(refusal);
         }
         if now > admitted.path_not_after() {
-            return Some(Refusal::OutsideValidity(
-                crate::ca::error::PathMember::Device,
-            ));
+            return Some(Refusal::OutsideValidity(admitted.ends_first().clone()));
         }
         None
     }
@@ -372,7 +419,11 @@ impl Registry {
         effects
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Topology> {
+    pub(crate) fn admins(&self) -> Vec<Arc<CaCertificate>> {
+        self.admins.iter().map(|entry| Arc::clone(&entry)).collect()
+    }
+
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, Topology> {
         // A panic in there can only leave verdicts that deny too much: they are published last.
         self.topology.lock().unwrap_or_else(PoisonError::into_inner)
     }

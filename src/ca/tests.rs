@@ -1,7 +1,9 @@
 //! The rules of acceptance, one scenario each, over chains made in memory.
 
 mod certificates;
+mod names;
 mod orders;
+mod outlook;
 mod purposes;
 
 use std::sync::Arc;

@@ -5,6 +5,8 @@
 //! the registered authority that signed it, and that authority is not off. Whether an authority
 //! is off follows from its certificates by [`SameKey`].
 
+mod outlook;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -13,6 +15,8 @@ use crate::ca::crl::{Revocations, Revoked};
 use crate::ca::error::{OffReason, PathMember, Refusal};
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
+
+pub(crate) use self::outlook::{Concerned, Look};
 
 /// What one inactive certificate of an authority means for its other certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,6 +82,17 @@ impl Culprit {
             },
         }
     }
+
+    /// The refusal that names this certificate and nothing below it.
+    pub(crate) fn refusal_alone(&self) -> Refusal {
+        match &self.revoked {
+            Some(_) => self.refusal(self.id, &self.sn),
+            None => Refusal::CaInactive {
+                sn: self.sn.clone(),
+                why: OffReason::Own,
+            },
+        }
+    }
 }
 
 /// Which authorities a change concerned.
@@ -92,7 +107,7 @@ pub(crate) struct Recomputed {
 
 /// The registered certificates and how they hang together. For writers; the gate reads only
 /// the verdicts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Topology {
     same_key: SameKey,
     algorithms: Algorithms,
@@ -108,7 +123,7 @@ pub(crate) struct Topology {
     revocations: HashMap<CaKeyId, Arc<Revocations>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Node {
     certificate: Arc<CaCertificate>,
     status: Status,

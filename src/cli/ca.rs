@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{ClientError, Connection, EXIT_CODES, Proof, read_file, usage};
+use super::impact::{self, Change};
 use super::show::{self, field};
 use super::{lookup, proof};
 use crate::admin::action::Action;
@@ -24,11 +25,24 @@ pub enum CaCommand {
     /// Get a register code, for when the CA's key is on another host.
     RegisterCode,
     /// Switch a CA off: its devices are cut off and refused.
-    Inactivate(Which),
+    Inactivate(ChangeArgs),
     /// Switch a CA on: its devices are let in again.
     Activate(Which),
     /// Delete a CA and the device certificates recorded under it.
-    Delete(Which),
+    Delete(ChangeArgs),
+}
+
+/// A change of a CA that may cut somebody off.
+#[derive(Debug, Args)]
+pub struct ChangeArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Say what would be cut off, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Also if that locks administrators out.
+    #[arg(long)]
+    force: bool,
 }
 
 /// One CA.
@@ -54,6 +68,9 @@ pub struct RegisterArgs {
     /// common name; see `portcullis ca register-code`.
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     verification: Option<PathBuf>,
+    /// Also if that locks administrators out.
+    #[arg(long)]
+    force: bool,
 }
 
 impl CaCommand {
@@ -67,9 +84,9 @@ impl CaCommand {
             Self::Show(which) => show_one(connection, &which.ca),
             Self::Register(arguments) => register(connection, &arguments),
             Self::RegisterCode => register_code(connection),
-            Self::Inactivate(which) => inactivate(connection, &which.ca),
+            Self::Inactivate(arguments) => inactivate(connection, &arguments),
             Self::Activate(which) => activate(connection, &which.ca),
-            Self::Delete(which) => delete(connection, &which.ca),
+            Self::Delete(arguments) => delete(connection, &arguments),
         }
     }
 }
@@ -78,8 +95,10 @@ fn list(connection: &Connection) -> Result<(), ClientError> {
     let all = lookup::cas(connection)?;
     show::result(connection, &json!(all), || {
         if all.is_empty() {
-            return "No CA is registered. Register one: portcullis ca register NAME CA.pem --key CA.key\n"
-                .to_owned();
+            return format!(
+                "No CA is registered. Register one: portcullis ca register NAME CA.pem --key CA.key{}\n",
+                connection.options
+            );
         }
         let row = |ca: &Value| {
             vec![
@@ -149,6 +168,7 @@ fn register(connection: &Connection, arguments: &RegisterArgs) -> Result<(), Cli
             .as_deref()
             .map(|it| ("VerificationContent", it)),
     );
+    fields.extend(arguments.force.then_some(("Force", "true")));
     let answer = connection.call(Action::RegisterCaCertificate, &fields)?;
     show::result(connection, &answer, || {
         let (sn, options) = (field(&answer, "Sn"), &connection.options);
@@ -167,7 +187,7 @@ fn register(connection: &Connection, arguments: &RegisterArgs) -> Result<(), Cli
 fn register_code(connection: &Connection) -> Result<(), ClientError> {
     let answer = connection.call(Action::GetRegisterCode, &[])?;
     show::result(connection, &answer, || {
-        let code = field(&answer, "RegisterCode");
+        let (code, options) = (field(&answer, "RegisterCode"), &connection.options);
         format!(
             "Register code  {code}\n\
              \n\
@@ -178,22 +198,20 @@ fn register_code(connection: &Connection) -> Result<(), ClientError> {
              \n\
              Then register the CA:\n\
              \n  \
-               portcullis ca register NAME CA.pem --verification verification.pem\n"
+               portcullis ca register NAME CA.pem --verification verification.pem{options}\n"
         )
     });
     Ok(())
 }
 
-fn inactivate(connection: &Connection, text: &str) -> Result<(), ClientError> {
-    let (ca, sn) = find(connection, text)?;
+fn inactivate(connection: &Connection, arguments: &ChangeArgs) -> Result<(), ClientError> {
+    let (ca, sn) = find(connection, &arguments.which.ca)?;
     let name = field(&ca, "CaName");
-    show::confirm(
-        connection,
-        &format!(
-            "Inactivate CA {name} ({sn})? Its devices are cut off now and refused from then on."
-        ),
-    )?;
-    let answer = connection.call(Action::InactivateCaCertificate, &[("Sn", &sn)])?;
+    if arguments.settle(connection, &ca, Change::Inactivate)? == Settled::ShownOnly {
+        return Ok(());
+    }
+    let fields = arguments.fields(&sn);
+    let answer = connection.call(Action::InactivateCaCertificate, &fields)?;
     show::result(connection, &answer, || {
         let what = match field(&ca, "Status").as_str() {
             "0" => "was inactive before; nothing changed.".to_owned(),
@@ -222,20 +240,49 @@ fn activate(connection: &Connection, text: &str) -> Result<(), ClientError> {
     Ok(())
 }
 
-fn delete(connection: &Connection, text: &str) -> Result<(), ClientError> {
-    let (ca, sn) = find(connection, text)?;
+fn delete(connection: &Connection, arguments: &ChangeArgs) -> Result<(), ClientError> {
+    let (ca, sn) = find(connection, &arguments.which.ca)?;
     let name = field(&ca, "CaName");
-    show::confirm(
-        connection,
-        &format!(
-            "Delete CA {name} ({sn}) and the device certificates recorded under it? It has to be registered anew to undo this."
-        ),
-    )?;
-    let answer = connection.call(Action::DeleteCaCertificate, &[("Sn", &sn)])?;
+    if arguments.settle(connection, &ca, Change::Delete)? == Settled::ShownOnly {
+        return Ok(());
+    }
+    let answer = connection.call(Action::DeleteCaCertificate, &arguments.fields(&sn))?;
     show::result(connection, &answer, || {
         format!("CA {name} ({sn}) and the device certificates recorded under it are deleted.\n")
     });
     Ok(())
+}
+
+/// What became of a change before it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    /// It was to be shown only.
+    ShownOnly,
+    /// It is to be made.
+    GoOn,
+}
+
+impl ChangeArgs {
+    /// Show what the change would do, or ask whether to make it.
+    fn settle(
+        &self,
+        connection: &Connection,
+        ca: &Value,
+        change: Change,
+    ) -> Result<Settled, ClientError> {
+        if self.dry_run {
+            let impact = impact::of_ca(connection, &field(ca, "Sn"), change)?;
+            impact::show_ca(connection, &impact, change);
+            return Ok(Settled::ShownOnly);
+        }
+        impact::confirm_ca(connection, ca, change, self.force)?;
+        Ok(Settled::GoOn)
+    }
+
+    fn fields<'a>(&self, sn: &'a str) -> Vec<(&'static str, &'a str)> {
+        let force = self.force.then_some(("Force", "true"));
+        std::iter::once(("Sn", sn)).chain(force).collect()
+    }
 }
 
 fn find(connection: &Connection, text: &str) -> Result<(Value, String), ClientError> {

@@ -90,6 +90,9 @@ pub enum ClientError {
     /// What the command is about does not exist.
     #[error("{0}")]
     NotFound(String),
+    /// Administrators would have no way in any more.
+    #[error("{0}; nothing was changed; add --force if that is meant")]
+    LocksOut(String),
     /// The operator said no.
     #[error("nothing was changed")]
     Declined,
@@ -99,7 +102,7 @@ impl ClientError {
     /// The exit code that scripts see; [`EXIT_CODES`] describes them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused { .. } => 1,
+            Self::Refused { .. } | Self::LocksOut(_) => 1,
             Self::Usage(_) | Self::Declined => 2,
             Self::Unreachable { .. } | Self::NoBrokerHere { .. } => 3,
             Self::NotFound(_) => 4,
@@ -332,9 +335,10 @@ impl Connection {
         match (&self.instance, self.proof()) {
             (Some(instance), _) => Ok(Some(instance)),
             (None, Proof::Host) => Ok(None),
-            (None, Proof::Key) => Err(usage(
-                "name the instance with --instance, or as MqttInstanceId in the key file; `portcullis instance list` shows them".to_owned(),
-            )),
+            (None, Proof::Key) => Err(usage(format!(
+                "name the instance with --instance, or as MqttInstanceId in the key file; `portcullis instance list{}` shows them",
+                self.options
+            ))),
         }
     }
 

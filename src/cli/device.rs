@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::ca::pem;
 use super::client::{ClientError, Connection, EXIT_CODES};
+use super::impact::{self, Change};
 use super::lookup;
 use super::show::{self, field};
 use crate::admin::action::Action;
@@ -18,7 +19,7 @@ pub enum DeviceCommand {
     /// Show one device certificate.
     Show(Which),
     /// Switch a device off: it is cut off and refused.
-    Inactivate(Which),
+    Inactivate(InactivateArgs),
     /// Switch a device on: it is let in again.
     Activate(Which),
     /// Forget a device certificate; it is recorded again, as active, when it next connects.
@@ -44,6 +45,16 @@ pub struct Which {
     ca: Option<String>,
 }
 
+/// Arguments of `portcullis device inactivate`.
+#[derive(Debug, Args)]
+pub struct InactivateArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Say what would be cut off, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
 /// A device that was found.
 struct Found {
     device: Value,
@@ -61,7 +72,7 @@ impl DeviceCommand {
         match self {
             Self::List(arguments) => list(connection, arguments.ca.as_deref()),
             Self::Show(which) => show_one(connection, &which),
-            Self::Inactivate(which) => inactivate(connection, &which),
+            Self::Inactivate(arguments) => inactivate(connection, &arguments),
             Self::Activate(which) => activate(connection, &which),
             Self::Delete(which) => delete(connection, &which),
         }
@@ -108,8 +119,14 @@ fn show_one(connection: &Connection, which: &Which) -> Result<(), ClientError> {
     Ok(())
 }
 
-fn inactivate(connection: &Connection, which: &Which) -> Result<(), ClientError> {
-    let found = find(connection, which)?;
+fn inactivate(connection: &Connection, arguments: &InactivateArgs) -> Result<(), ClientError> {
+    let found = find(connection, &arguments.which)?;
+    if arguments.dry_run {
+        let change = Change::Inactivate;
+        let impact = impact::of_device(connection, &found.ca_sn, &found.sn, change)?;
+        impact::show_device(connection, &impact, change);
+        return Ok(());
+    }
     show::confirm(
         connection,
         &format!("Inactivate device {found}? It is cut off now and refused from then on."),

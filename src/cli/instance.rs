@@ -75,15 +75,17 @@ fn show_one(connection: &Connection, id: Option<&str>) -> Result<(), ClientError
             .find(|instance| field(instance, "InstanceId") == id)
             .ok_or_else(|| {
                 ClientError::NotFound(format!(
-                    "there is no instance {:?}, or none that is yours; see `portcullis instance list`",
-                    printable(id)
+                    "there is no instance {:?}, or none that is yours; see `portcullis instance list{}`",
+                    printable(id),
+                    connection.options
                 ))
             })?,
         (None, [only]) => only,
         (None, _) => {
-            return Err(usage(
-                "say which instance; `portcullis instance list` shows them".to_owned(),
-            ));
+            return Err(usage(format!(
+                "say which instance; `portcullis instance list{}` shows them",
+                connection.options
+            )));
         }
     };
     show::result(connection, instance, || {

@@ -175,7 +175,10 @@ fn list(connection: &Connection) -> Result<(), ClientError> {
     let all = lookup::access_keys(connection)?;
     show::result(connection, &json!(all), || {
         if all.is_empty() {
-            return "There is no access key. Create one: portcullis key create\n".to_owned();
+            return format!(
+                "There is no access key. Create one: portcullis key create{}\n",
+                connection.options
+            );
         }
         let row = |key: &Value| {
             vec![

@@ -65,8 +65,9 @@ pub(super) fn access_key(connection: &Connection, id: &str) -> Result<Value, Cli
     let found = all.iter().find(|key| field(key, "AccessKeyId") == id);
     found.cloned().ok_or_else(|| {
         ClientError::NotFound(format!(
-            "there is no access key {:?}; see portcullis key list",
-            printable(id)
+            "there is no access key {:?}; see `portcullis key list{}`",
+            printable(id),
+            connection.options
         ))
     })
 }

@@ -150,7 +150,7 @@ fn close(connection: &Connection, client_id: &str) -> Result<(), ClientError> {
                 quoted(&field(session, "CaSn")),
                 connection.options
             ),
-            None => "portcullis device inactivate DEVICE".to_owned(),
+            None => format!("portcullis device inactivate DEVICE{}", connection.options),
         };
         format!(
             "The connection of client {shown} was ended; the client may connect again.\nKeep it out  {keep_out}\n"
@@ -164,8 +164,9 @@ fn find(connection: &Connection, client_id: &str) -> Result<Value, ClientError> 
     let found = lookup::all_pages(connection, Action::ListSessions, "SessionVOS", &wanted)?;
     found.into_iter().next().ok_or_else(|| {
         ClientError::NotFound(format!(
-            "there is no session with the client id {:?}; `portcullis session list` shows those there are",
-            printable(client_id)
+            "there is no session with the client id {:?}; `portcullis session list{}` shows those there are",
+            printable(client_id),
+            connection.options
         ))
     })
 }

@@ -22,7 +22,7 @@ pub(super) fn result(connection: &Connection, value: &Value, text: impl FnOnce()
 }
 
 /// Whoever closes standard output early has seen enough.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();
@@ -105,23 +105,64 @@ fn moment(value: &Value, name: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp(milliseconds.div_euclid(1000)).ok()
 }
 
+/// Whether there is somebody to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// Nobody is at a terminal, or nobody wants to be asked.
+    No,
+    /// Somebody is.
+    Yes,
+}
+
+impl Connection {
+    /// Whether there is somebody to ask.
+    pub(super) fn asks(&self) -> Ask {
+        match self.confirm == Confirm::Assume || !io::stdin().is_terminal() {
+            true => Ask::No,
+            false => Ask::Yes,
+        }
+    }
+}
+
 /// Ask, if there is somebody to ask.
 ///
 /// # Errors
 /// [`ClientError::Declined`] unless the answer is yes.
 pub(super) fn confirm(connection: &Connection, question: &str) -> Result<(), ClientError> {
-    let stdin = io::stdin();
-    if connection.confirm == Confirm::Assume || !stdin.is_terminal() {
+    if connection.asks() == Ask::No {
         return Ok(());
     }
+    let answer = answer(&format!("{question} [y/N] ")).to_ascii_lowercase();
+    match ["y", "yes"].contains(&answer.as_str()) {
+        true => Ok(()),
+        false => Err(ClientError::Declined),
+    }
+}
+
+/// Have one of these names typed. Only where there is somebody to ask.
+///
+/// # Errors
+/// [`ClientError::Declined`] unless it is.
+pub(super) fn confirm_by_name(text: &str, names: &[&str]) -> Result<(), ClientError> {
+    let first = names.first().copied().unwrap_or_default();
+    let answer = answer(&format!(
+        "{text}\nType the name of the CA ({first}) to go on: "
+    ));
+    match !answer.is_empty() && names.contains(&answer.as_str()) {
+        true => Ok(()),
+        false => Err(ClientError::Declined),
+    }
+}
+
+/// What is typed in answer to a question.
+fn answer(question: &str) -> String {
     let mut stderr = io::stderr().lock();
-    let _ = write!(stderr, "{question} [y/N] ");
+    let _ = write!(stderr, "{question}");
     let _ = stderr.flush();
     let mut answer = String::new();
-    match stdin.lock().read_line(&mut answer) {
-        Ok(_) if ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()) => Ok(()),
-        _ => Err(ClientError::Declined),
-    }
+    // No answer is no.
+    let _ = io::stdin().lock().read_line(&mut answer);
+    answer.trim().to_owned()
 }
 
 #[cfg(test)]

@@ -148,12 +148,11 @@ impl Remote {
 
     /// Signed with version 3, by the code that the server checks with.
     fn request(&self, action: Action, params: Params) -> Result<Request<Vec<u8>>, Failed> {
-        let (method, query, body) = match action.is_read() {
+        let form = params.canonical();
+        // Certificates may make a target longer than is taken.
+        let (method, query, body) = match action.is_read() && form.len() <= LONGEST_TARGET {
             true => (Method::GET, params, Vec::new()),
-            false => {
-                let form = params.canonical().into_bytes();
-                (Method::POST, Params::default(), form)
-            }
+            false => (Method::POST, Params::default(), form.into_bytes()),
         };
         let date = signature::format_date(OffsetDateTime::now_utc());
         let mut nonce = [0; 16];
@@ -312,6 +311,9 @@ fn parse_endpoint(text: &str) -> Result<(String, String), ClientError> {
         _ => Err(wrong()),
     }
 }
+
+/// The longest parameters that are sent in the target, in octets.
+const LONGEST_TARGET: usize = 4 * 1024;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 

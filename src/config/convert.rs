@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use super::addresses::{self, Reach};
 use super::fault::{ConfigError, Faults};
 use super::{
-    Config, CrlSource, Development, Instance, Overrides, Tls, convert_admin, convert_mqtt, file,
+    Config, CrlSource, Development, Instance, Overrides, Tls, convert_access, convert_admin,
+    convert_mqtt, convert_reach, file,
 };
+use crate::ca::id::InstanceId;
 use crate::ca::topology::SameKey;
 use crate::control::{ControlSettings, OnInactivate};
 use crate::mqtt::settings::Settings;
+use crate::mqtt::sys::SysSettings;
 use crate::telemetry::{self, LogFormat, LogSettings};
 use crate::tls::server_config::TlsVersions;
 
@@ -160,7 +163,16 @@ fn instance(
         Some(address) => Some(address),
         None => faults.parse(&at("mqtt_listen"), &written.mqtt_listen),
     };
-    let reach = Reach::read(faults, key, written, listen);
+    let websocket = convert_reach::websocket(faults, key, written);
+    let proxies = convert_reach::proxies(faults, key, written);
+    let on_websocket = websocket.as_ref().and_then(Option::as_ref);
+    let reach = Reach::read(
+        faults,
+        key,
+        written,
+        [listen, on_websocket.map(|it| it.listen)],
+        proxies.clone(),
+    );
     let server_names = reach.names();
     reaches.push(reach);
     let (certificate, private_key) = match certs_dir {
@@ -209,11 +221,16 @@ fn instance(
             })
         })
         .collect();
+    let access = convert_access::access(faults, key, written);
+    let mqtt = mqtt?;
+    let id: InstanceId = id?;
     Some(Instance {
-        id: id?,
+        id: id.clone(),
         account: account?,
         region: written.region.clone(),
         mqtt_listen: listen?,
+        websocket: websocket?,
+        proxies: proxies?,
         server_names,
         tls_certificate: certificate?,
         tls_key: private_key?,
@@ -221,8 +238,13 @@ fn instance(
         same_key: same_key?,
         crls: crls.into_iter().collect::<Option<_>>()?,
         mqtt: Settings {
-            policy: convert_mqtt::with_shared(policy?, mqtt?),
-            ..mqtt?.clone()
+            policy: convert_mqtt::with_shared(policy?, mqtt),
+            access: access?,
+            sys: SysSettings {
+                instance: Some(id),
+                ..mqtt.sys.clone()
+            },
+            ..mqtt.clone()
         },
     })
 }

@@ -1,18 +1,23 @@
 //! What the sessions of an instance are built from: `[mqtt]`, and what other sections say of it.
 
+use std::num::NonZeroU32;
+
 use super::fault::Faults;
 use super::file;
+use crate::mqtt::access::rules::AccessSettings;
 use crate::mqtt::bus::BusSettings;
 use crate::mqtt::settings::{
-    Administrators, ClientIdPolicy, IdentityPolicy, Limits, Overflow, Policy, SessionOnCut,
-    Settings, WillOnCut,
+    Administrators, ClientIdPolicy, IdentityPolicy, Limits, Overflow, PerAddress, Policy,
+    SessionOnCut, Settings, WillOnCut,
 };
+use crate::mqtt::sys::SysSettings;
 use crate::mqtt::topics::{ControlCharacters, TopicLimits};
 
-/// The settings that all instances share; the policy of each is added later.
+/// The settings that all instances share; the policy and the rules of each are added later.
 pub(super) fn settings(faults: &mut Faults, file: &file::File) -> Option<Settings> {
     let bus = bus(faults, &file.mqtt);
     let limits = limits(faults, file);
+    let sys = sys(faults, &file.mqtt);
     let overflow = faults.word(
         "mqtt.overflow",
         &file.mqtt.overflow,
@@ -32,6 +37,8 @@ pub(super) fn settings(faults: &mut Faults, file: &file::File) -> Option<Setting
             }),
             ..Policy::default()
         },
+        access: AccessSettings::default(),
+        sys: sys?,
     })
 }
 
@@ -59,6 +66,7 @@ pub(super) fn policy(faults: &mut Faults, key: &str, written: &file::Instance) -
         &[
             ("common_name", ClientIdPolicy::CommonName),
             ("prefix", ClientIdPolicy::Prefix),
+            ("san", ClientIdPolicy::San),
             ("any", ClientIdPolicy::Any),
         ],
     );
@@ -86,6 +94,34 @@ pub(super) fn with_shared(policy: Policy, shared: &Settings) -> Policy {
         administrators: shared.policy.administrators.clone(),
         ..policy
     }
+}
+
+/// How operators are told; the name of the instance is added later.
+fn sys(faults: &mut Faults, written: &file::Mqtt) -> Option<SysSettings> {
+    let interval = faults.seconds(
+        "mqtt.sys_interval_seconds",
+        written.sys_interval_seconds,
+        0,
+        86_400,
+    );
+    let refusals = faults.number(
+        "mqtt.max_refusal_events_per_second",
+        written.max_refusal_events_per_second,
+        0,
+        10_000,
+    );
+    let waiting = faults.number(
+        "mqtt.max_waiting_events",
+        written.max_waiting_events,
+        1,
+        1_000_000,
+    );
+    Some(SysSettings {
+        instance: None,
+        interval: interval.map(|interval| (!interval.is_zero()).then_some(interval))?,
+        refusals_per_second: refusals?,
+        waiting: waiting?,
+    })
 }
 
 fn bus(faults: &mut Faults, written: &file::Mqtt) -> Option<BusSettings> {
@@ -127,6 +163,12 @@ fn limits(faults: &mut Faults, file: &file::File) -> Option<Limits> {
         faults.number(&format!("mqtt.{key}"), value, least, most)
     };
     let max_connections = count("max_connections", written.max_connections, 1, MANY);
+    let of_address = count(
+        "max_connections_per_address",
+        written.max_connections_per_address,
+        0,
+        MANY,
+    );
     let max_packet = count(
         "max_packet_bytes",
         written.max_packet_bytes,
@@ -181,6 +223,18 @@ fn limits(faults: &mut Faults, file: &file::File) -> Option<Limits> {
         1,
         1_000_000,
     );
+    let handshakes_of_address = faults.number(
+        "tls.max_handshakes_per_address",
+        file.tls.max_handshakes_per_address,
+        0,
+        1_000_000,
+    );
+    let connects_of_address = faults.number(
+        "mqtt.max_connects_per_second_per_address",
+        written.max_connects_per_second_per_address,
+        0,
+        1_000_000,
+    );
 
     let mut at = |key: &str, value, least, most| {
         faults.number(&format!("admin.control_channel.{key}"), value, least, most)
@@ -209,6 +263,11 @@ fn limits(faults: &mut Faults, file: &file::File) -> Option<Limits> {
     Some(Limits {
         max_connections: max_connections?,
         max_handshakes: max_handshakes?,
+        per_address: PerAddress {
+            connections: unless_zero(of_address?),
+            handshakes: unless_zero(handshakes_of_address?),
+            connects_per_second: NonZeroU32::new(connects_of_address?),
+        },
         connect_timeout: connect_timeout?,
         write_timeout: write_timeout?,
         takeover_timeout: takeover_timeout?,
@@ -239,6 +298,11 @@ fn limits(faults: &mut Faults, file: &file::File) -> Option<Limits> {
         commands_at_once: commands_at_once?,
         command_timeout: command_timeout?,
     })
+}
+
+/// In the file, 0 is no limit.
+fn unless_zero(limit: usize) -> Option<usize> {
+    (limit > 0).then_some(limit)
 }
 
 /// More of one thing than a process can serve.

@@ -3,6 +3,7 @@
 //! The defaults stand here, or in the settings of the module that a key is for. A key without a default is an `Option`; whether it
 //! may be left out is for `convert` to say.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,9 @@ use crate::admin::server::ConnectionLimits;
 use crate::admin::service::ServiceSettings;
 use crate::control::ControlSettings;
 use crate::mqtt::bus::BusSettings;
-use crate::mqtt::settings::Limits;
+use crate::mqtt::settings::{Limits, PerAddress};
+use crate::mqtt::sys::SysSettings;
+use crate::mqtt::websocket::upgrade::Door;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -47,6 +50,11 @@ pub struct Instance {
     pub account: Option<String>,
     pub region: String,
     pub mqtt_listen: String,
+    pub websocket_listen: Option<String>,
+    pub websocket_path: String,
+    pub websocket_origins: Vec<String>,
+    pub proxy_protocol: String,
+    pub proxy_trusted: Vec<String>,
     pub server_names: Vec<String>,
     pub tls_certificate: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
@@ -57,6 +65,8 @@ pub struct Instance {
     pub session_owner: String,
     pub same_key: String,
     pub crl: Vec<Crl>,
+    pub access_default: Option<String>,
+    pub access: Vec<AccessRule>,
 }
 
 /// `[[instance.crl]]`
@@ -66,6 +76,18 @@ pub struct Instance {
 pub struct Crl {
     pub path: Option<PathBuf>,
     pub ca: Option<String>,
+}
+
+/// `[[instance.access]]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct AccessRule {
+    pub effect: Option<String>,
+    pub action: Option<String>,
+    pub topic: Option<String>,
+    pub ca: Option<Vec<String>>,
+    pub common_name: Option<Vec<String>>,
 }
 
 /// `[registry]`
@@ -92,6 +114,7 @@ pub struct Tls {
     pub min_version: String,
     pub handshake_timeout_seconds: u64,
     pub max_concurrent_handshakes: usize,
+    pub max_handshakes_per_address: usize,
 }
 
 /// `[mqtt]`, for each instance.
@@ -103,6 +126,8 @@ pub struct Mqtt {
     pub shard_window_bytes: usize,
     pub publish_timeout_seconds: u64,
     pub max_connections: usize,
+    pub max_connections_per_address: usize,
+    pub max_connects_per_second_per_address: u32,
     pub connect_timeout_seconds: u64,
     pub write_timeout_seconds: u64,
     pub takeover_timeout_seconds: u64,
@@ -124,6 +149,9 @@ pub struct Mqtt {
     pub overflow: String,
     pub max_retained_messages: usize,
     pub max_retained_bytes: usize,
+    pub sys_interval_seconds: u64,
+    pub max_refusal_events_per_second: u32,
+    pub max_waiting_events: usize,
 }
 
 /// `[admin]`
@@ -217,6 +245,11 @@ impl Default for Instance {
             account: None,
             region: "cn-hangzhou".to_owned(),
             mqtt_listen: "0.0.0.0:8883".to_owned(),
+            websocket_listen: None,
+            websocket_path: Door::default().path,
+            websocket_origins: Vec::new(),
+            proxy_protocol: "off".to_owned(),
+            proxy_trusted: Vec::new(),
             server_names: Vec::new(),
             tls_certificate: None,
             tls_key: None,
@@ -227,6 +260,8 @@ impl Default for Instance {
             session_owner: "name".to_owned(),
             same_key: "deny".to_owned(),
             crl: Vec::new(),
+            access_default: None,
+            access: Vec::new(),
         }
     }
 }
@@ -237,6 +272,7 @@ impl Default for Tls {
             min_version: "1.2".to_owned(),
             handshake_timeout_seconds: 10,
             max_concurrent_handshakes: Limits::default().max_handshakes,
+            max_handshakes_per_address: PerAddress::default().handshakes.unwrap_or(0),
         }
     }
 }
@@ -261,11 +297,15 @@ impl Default for Registry {
 impl Default for Mqtt {
     fn default() -> Self {
         let (bus, limits) = (BusSettings::default(), Limits::default());
+        let sys = SysSettings::default();
         Self {
             shards: 0,
             shard_window_bytes: bus.window_bytes,
             publish_timeout_seconds: bus.publish_timeout.as_secs(),
             max_connections: limits.max_connections,
+            max_connections_per_address: limits.per_address.connections.unwrap_or(0),
+            max_connects_per_second_per_address: (limits.per_address.connects_per_second)
+                .map_or(0, NonZeroU32::get),
             connect_timeout_seconds: limits.connect_timeout.as_secs(),
             write_timeout_seconds: limits.write_timeout.as_secs(),
             takeover_timeout_seconds: limits.takeover_timeout.as_secs(),
@@ -287,6 +327,9 @@ impl Default for Mqtt {
             overflow: "drop_newest".to_owned(),
             max_retained_messages: limits.retained_messages,
             max_retained_bytes: limits.retained_bytes,
+            sys_interval_seconds: sys.interval.map_or(0, |interval| interval.as_secs()),
+            max_refusal_events_per_second: sys.refusals_per_second,
+            max_waiting_events: sys.waiting,
         }
     }
 }

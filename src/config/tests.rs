@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::Value;
 
 use super::*;
+use crate::mqtt::access::rules::{AccessSettings, Action, Effect, Only, Rule};
 
 mod addresses;
 
@@ -83,6 +84,101 @@ fn full_file_loads() {
     );
 }
 
+/// The minimal file with these lines in its instance.
+fn with_access(lines: &str) -> String {
+    MINIMAL.replace(
+        "[[admin.access_key]]",
+        &format!("{lines}\n[[admin.access_key]]"),
+    )
+}
+
+#[test]
+fn access_is_open_without_rules_and_closed_beside_them_unless_the_file_says_otherwise() {
+    let settings = |lines: &str| {
+        let config = Files::new().load(&with_access(lines)).unwrap();
+        config.instances[0].mqtt.access.clone()
+    };
+    let rule = Rule {
+        effect: Effect::Deny,
+        action: Action::Publish,
+        topic: "a/${ca_sn}".parse().unwrap(),
+        cas: Only::OneOf(vec!["0a0b".parse().unwrap()]),
+        common_names: Only::Any,
+    };
+    let of = |rules: &[Rule], default| AccessSettings::new(rules.to_vec(), default).unwrap();
+    let written = r#"
+        [[instance.access]]
+        effect = "deny"
+        action = "publish"
+        topic = "a/${ca_sn}"
+        ca = ["A:0B"]
+    "#;
+    let with = |default: &str| settings(&format!("access_default = \"{default}\"{written}"));
+    assert_eq!(settings(""), of(&[], Effect::Allow));
+    assert_eq!(settings("access_default = \"deny\""), of(&[], Effect::Deny));
+    let rules = [rule];
+    assert_eq!(settings(written), of(&rules, Effect::Deny));
+    assert_eq!(with("deny"), of(&rules, Effect::Deny));
+    assert_eq!(with("allow"), of(&rules, Effect::Allow));
+}
+
+#[test]
+fn example_in_the_document_on_access_rules_loads() {
+    let document = include_str!("../../docs/access-rules.md");
+    let example = document.split("```").nth(1).unwrap();
+    let (before, rules) = example
+        .strip_prefix("toml")
+        .unwrap()
+        .split_once("# …")
+        .unwrap();
+    let (instance, rest) = MINIMAL.split_once("[[admin").unwrap();
+    let (_, instance) = instance.split_once("example01\"").unwrap();
+    let text = format!("{before}{instance}{rules}\n[[admin{rest}");
+    let config = Files::new().load(&text).unwrap();
+    assert_ne!(config.instances[0].mqtt.access, AccessSettings::default());
+}
+
+#[test]
+fn faults_of_access_rules_are_reported_at_once() {
+    let faults = Files::new().faults(&with_access(
+        r#"
+        access_default = "perhaps"
+        [[instance.access]]
+        [[instance.access]]
+        effect = "permit"
+        action = "read"
+        topic = "a/${user}"
+        ca = []
+        common_name = ["x"]
+        [[instance.access]]
+        effect = "allow"
+        action = "both"
+        topic = "$SYS/#"
+        ca = ["0a", "ca-a"]
+        "#,
+    ));
+    assert_eq!(
+        keys(&faults),
+        [
+            "instance[0].access_default",
+            "instance[0].access[0].effect",
+            "instance[0].access[0].action",
+            "instance[0].access[0].topic",
+            "instance[0].access[1].effect",
+            "instance[0].access[1].action",
+            "instance[0].access[1].topic",
+            "instance[0].access[1].ca",
+            "instance[0].access[2].topic",
+            "instance[0].access[2].ca[1]",
+        ]
+    );
+    assert!(faults[6].what.contains("common_name"), "{}", faults[6]);
+    let rule = "[[instance.access]]\neffect = \"allow\"\naction = \"both\"\ntopic = \"a\"\n";
+    let faults = Files::new().faults(&with_access(&rule.repeat(1_001)));
+    assert_eq!(keys(&faults), ["instance[0].access"]);
+    assert!(faults[0].what.contains("1000"), "{}", faults[0]);
+}
+
 #[test]
 fn what_the_admin_door_cannot_use_is_named() {
     let files = Files::new();
@@ -116,6 +212,22 @@ fn crl_without_a_file_and_limits_out_of_range_are_named() {
             "registry.crl_poll_seconds"
         ]
     );
+}
+
+#[test]
+fn limits_for_each_address_are_none_at_zero() {
+    let files = Files::new();
+    let limits = |text: &str| {
+        let config = files.load(text).unwrap();
+        config.instances[0].mqtt.limits.per_address.clone()
+    };
+    assert_eq!(limits(MINIMAL), Default::default());
+    let none = "[tls]\nmax_handshakes_per_address = 0\n[mqtt]\nmax_connections_per_address = 0\n";
+    let none = limits(&format!("{none}{MINIMAL}"));
+    assert_eq!((none.connections, none.handshakes), (None, None));
+    let some = "[mqtt]\nmax_connects_per_second_per_address = 7\n";
+    let some = limits(&format!("{some}{MINIMAL}"));
+    assert_eq!(some.connects_per_second.map(|it| it.get()), Some(7));
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::ca::certificate::{CaCertificate, VerificationCertificate};
-use crate::ca::id::{CertSerial, InstanceId};
+use crate::ca::certificate::CaCertificate;
+use crate::ca::id::CertSerial;
 use crate::ca::lifecycle::Status;
+use crate::ca::outlook::Proposal;
 use crate::ca::registry::{Effects, Purpose};
 use crate::control::change::Toward;
 use crate::control::ledger::{Ca, device_key};
+use crate::control::lockout::Lockouts;
 use crate::control::{
     Answer, CaRefusal, CaView, Caller, Changed, Control, ControlError, Door, Inner, Instance, Need,
     Page, PageRequest, Record,
@@ -15,50 +17,6 @@ use crate::control::{
 use crate::store::{CaRecord, Change, RegisterCodeRecord};
 
 impl Control {
-    /// A new register code for the instance: single use, with a lifetime.
-    ///
-    /// # Errors
-    /// If the caller may not, or the code cannot be made durable.
-    pub async fn register_code(&self, caller: &Caller, instance: &str) -> Answer<String> {
-        let (inner, caller) = (Arc::clone(&self.0), caller.clone());
-        let instance = inner
-            .authorize(&caller, instance, Need::GetRegisterCode)?
-            .id
-            .clone();
-        self.detached(async move {
-            let mut turn = inner.turn.lock().await;
-            let now_ms = inner.now_ms();
-            let lifetime = i64::try_from(inner.settings.register_code_lifetime.as_millis());
-            let code = RegisterCodeRecord {
-                instance: instance.clone(),
-                account: caller.account.clone(),
-                code: uuid::Uuid::new_v4().to_string(),
-                expires_at_ms: now_ms.saturating_add(lifetime.unwrap_or(i64::MAX)),
-                used: false,
-            };
-            let most = inner.settings.max_register_codes.saturating_sub(1);
-            let stale = inner.ledger().stale_codes(&instance, now_ms, most);
-            let mut changes: Vec<_> = stale
-                .iter()
-                .cloned()
-                .map(Change::DeleteRegisterCode)
-                .collect();
-            changes.push(Change::PutRegisterCode(code.clone()));
-            inner
-                .commit(&mut turn, changes, Toward::Allow)
-                .await
-                .map_err(|error| ControlError::Internal(error.to_string()))?;
-            let mut ledger = inner.ledger_mut();
-            for code in stale {
-                ledger.remove_code(&code);
-            }
-            let answer = code.code.clone();
-            ledger.put_code(code);
-            Ok(answer)
-        })
-        .await
-    }
-
     /// Register a CA with proof that the caller holds its key: `verification_pem` is a
     /// certificate signed by that key, with the register code as common name.
     ///
@@ -72,8 +30,16 @@ impl Control {
         ca_pem: &str,
         verification_pem: &str,
     ) -> Answer<CertSerial> {
-        self.register(caller, instance, name, ca_pem, Some(verification_pem))
-            .await
+        let verification = Some(verification_pem);
+        self.register(
+            caller,
+            instance,
+            name,
+            ca_pem,
+            verification,
+            Lockouts::Refuse,
+        )
+        .await
     }
 
     /// Register a CA without proof of possession; only for [`Door::Host`] and [`Door::System`].
@@ -87,23 +53,31 @@ impl Control {
         name: &str,
         ca_pem: &str,
     ) -> Answer<CertSerial> {
-        match caller.door {
-            Door::Host | Door::System => self.register(caller, instance, name, ca_pem, None).await,
-            Door::Http | Door::Mqtt => Err(ControlError::PermissionDenied(
-                "registering a CA without proof of possession is for the host's administrator only"
-                    .to_owned(),
-            )),
-        }
+        self.register(caller, instance, name, ca_pem, None, Lockouts::Refuse)
+            .await
     }
 
-    async fn register(
+    /// Register a CA, with proof of possession or without; `lockouts` says what is done if it
+    /// brings the administrators' CA under one that is off.
+    ///
+    /// # Errors
+    /// As [`register_ca`](Self::register_ca) and
+    /// [`register_ca_unproved`](Self::register_ca_unproved).
+    pub async fn register(
         &self,
         caller: &Caller,
         instance: &str,
         name: &str,
         ca_pem: &str,
         verification_pem: Option<&str>,
+        lockouts: Lockouts,
     ) -> Answer<CertSerial> {
+        if let (Door::Http | Door::Mqtt, None) = (caller.door, verification_pem) {
+            return Err(ControlError::PermissionDenied(
+                "registering a CA without proof of possession is for the host's administrator only"
+                    .to_owned(),
+            ));
+        }
         let (inner, caller) = (Arc::clone(&self.0), caller.clone());
         let (instance, name) = (instance.to_owned(), name.to_owned());
         let (ca_pem, verification_pem) = (ca_pem.to_owned(), verification_pem.map(str::to_owned));
@@ -125,6 +99,8 @@ impl Control {
                 .and_then(|at| {
                     let plan =
                         inner.plan_registration(&caller, at, &name, &ca_pem, verification_pem)?;
+                    let proposal = Proposal::Insertion(Arc::clone(&plan.0.certificate));
+                    inner.guard(at, &caller, &proposal, lockouts)?;
                     Ok((at, plan))
                 });
             let (at, (ca, code)) = inner.or_refused(&record, plan).await?;
@@ -197,13 +173,30 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError::NotDurable`] if the CA is denied, but a restart might forget it;
-    /// otherwise nothing was changed.
+    /// otherwise nothing was changed. [`ControlError::LocksOut`] if administrators would be locked
+    /// out.
     pub async fn set_ca_status(
         &self,
         caller: &Caller,
         instance: &str,
         sn: &str,
         status: Status,
+    ) -> Answer<Changed> {
+        self.switch_ca(caller, instance, sn, status, Lockouts::Refuse)
+            .await
+    }
+
+    /// The same; `lockouts` says what is done if administrators would be locked out.
+    ///
+    /// # Errors
+    /// As [`set_ca_status`](Self::set_ca_status).
+    pub async fn switch_ca(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        sn: &str,
+        status: Status,
+        lockouts: Lockouts,
     ) -> Answer<Changed> {
         let (inner, caller) = (Arc::clone(&self.0), caller.clone());
         let (instance, sn) = (instance.to_owned(), sn.to_owned());
@@ -230,9 +223,12 @@ impl Control {
                 after: Some(word(status)),
                 note: None,
             };
-            let plan = inner
-                .authorize(&caller, &instance, need)
-                .and_then(|at| Ok((at, inner.find_ca(at, &sn)?)));
+            let plan = inner.authorize(&caller, &instance, need).and_then(|at| {
+                let ca = inner.find_ca(at, &sn)?;
+                let proposal = Proposal::Status(Arc::clone(&ca.certificate), status);
+                inner.guard(at, &caller, &proposal, lockouts)?;
+                Ok((at, ca))
+            });
             let (at, ca) = inner.or_refused(&record, plan).await?;
             let sn = ca.certificate.serial().clone();
             record.subject = format!("ca:{sn}");
@@ -271,6 +267,20 @@ impl Control {
     /// # Errors
     /// As [`set_ca_status`](Self::set_ca_status).
     pub async fn delete_ca(&self, caller: &Caller, instance: &str, sn: &str) -> Answer<Changed> {
+        self.remove_ca(caller, instance, sn, Lockouts::Refuse).await
+    }
+
+    /// The same; `lockouts` says what is done if administrators would be locked out.
+    ///
+    /// # Errors
+    /// As [`set_ca_status`](Self::set_ca_status).
+    pub async fn remove_ca(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        sn: &str,
+        lockouts: Lockouts,
+    ) -> Answer<Changed> {
         let (inner, caller) = (Arc::clone(&self.0), caller.clone());
         let (instance, sn) = (instance.to_owned(), sn.to_owned());
         self.detached(async move {
@@ -286,7 +296,12 @@ impl Control {
             };
             let plan = inner
                 .authorize(&caller, &instance, Need::DeleteCaCertificate)
-                .and_then(|at| Ok((at, inner.find_ca(at, &sn)?)));
+                .and_then(|at| {
+                    let ca = inner.find_ca(at, &sn)?;
+                    let proposal = Proposal::Removal(Arc::clone(&ca.certificate));
+                    inner.guard(at, &caller, &proposal, lockouts)?;
+                    Ok((at, ca))
+                });
             let (at, ca) = inner.or_refused(&record, plan).await?;
             let sn = ca.certificate.serial().clone();
             record.subject = format!("ca:{sn}");
@@ -407,37 +422,6 @@ impl Inner {
             certificate: Arc::new(certificate),
         };
         Ok((ca, code))
-    }
-
-    /// The register code that the verification certificate proves the key with, as used.
-    fn check_proof(
-        &self,
-        caller: &Caller,
-        instance: &InstanceId,
-        certificate: &CaCertificate,
-        verification_pem: &str,
-    ) -> Answer<RegisterCodeRecord> {
-        let proof =
-            VerificationCertificate::from_pem(verification_pem).map_err(CaRefusal::Verification)?;
-        if !certificate.has_signed(proof.der(), crate::tls::server_config::algorithms()) {
-            return Err(CaRefusal::VerificationNotSigned.into());
-        }
-        if !proof.is_current(self.now()) {
-            return Err(CaRefusal::VerificationOutsideValidity.into());
-        }
-        let ledger = self.ledger();
-        let code = ledger
-            .code(proof.common_name())
-            .filter(|code| &code.instance == instance && code.account == caller.account)
-            .filter(|code| code.expires_at_ms > self.now_ms())
-            .ok_or(ControlError::RegisterCodeUnknown)?;
-        if code.used {
-            return Err(ControlError::RegisterCodeUsed);
-        }
-        Ok(RegisterCodeRecord {
-            used: true,
-            ..code.clone()
-        })
     }
 }
 

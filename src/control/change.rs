@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::audit::Phase;
+use crate::ca::id::AccountId;
 use crate::ca::registry::Effects;
 use crate::control::{Answer, ControlError, Inner, Instance, OnInactivate, Outcome, Record};
 use crate::store::{Change, StoreError};
@@ -49,18 +50,21 @@ impl Inner {
             }
             effects
         };
-        self.carry_out_steps(
-            turn,
-            record,
-            toward,
-            changes,
-            in_memory,
-            |inner, effects| inner.end_denied(instance, &effects),
-        )
-        .await
+        let result = self
+            .carry_out_steps(
+                turn,
+                record,
+                toward,
+                changes,
+                in_memory,
+                |inner, effects| inner.end_denied(instance, &effects),
+            )
+            .await;
+        self.tell(instance, record, &result);
+        result
     }
 
-    /// Carry out a planned change of the access keys, in the same order.
+    /// Carry out a planned change of the access keys of an account, in the same order.
     ///
     /// # Errors
     /// As [`carry_out`](Self::carry_out).
@@ -68,13 +72,16 @@ impl Inner {
         &self,
         turn: &mut Turn,
         record: &Record<'_>,
+        account: &AccountId,
         toward: Toward,
         changes: Vec<Change>,
         publish: impl FnOnce(&Self),
     ) -> Answer<()> {
-        self.carry_out_steps(turn, record, toward, changes, publish, |_, ()| 0)
-            .await
-            .map(drop)
+        let result = self
+            .carry_out_steps(turn, record, toward, changes, publish, |_, ()| 0)
+            .await;
+        self.tell_of_key(account, record, &result);
+        result.map(drop)
     }
 
     async fn carry_out_steps<E>(

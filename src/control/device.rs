@@ -24,6 +24,7 @@ impl Control {
     /// Returns at once; the record is written soon after. If too many new devices come at a
     /// time, some are recorded at a later connection.
     pub fn device_admitted(&self, peer: &VerifiedPeer) {
+        self.device_seen(peer);
         let known = self.0.instances.get(peer.instance()).is_none_or(|at| {
             at.registry
                 .device_status(peer.admitted().device())
@@ -36,6 +37,14 @@ impl Control {
                 }
             }
             Purpose::Device | Purpose::Admin => {}
+        }
+    }
+
+    /// Note that a device was connected until now.
+    pub fn device_seen(&self, peer: &VerifiedPeer) {
+        if let Some(at) = self.0.instances.get(peer.instance()) {
+            let device = peer.admitted().device();
+            at.registry.note_device(device, self.0.now_ms());
         }
     }
 
@@ -267,7 +276,7 @@ impl Step {
 }
 
 impl Inner {
-    fn find_devices(
+    pub(crate) fn find_devices(
         &self,
         at: &Instance,
         ca_sn: &str,
@@ -346,6 +355,11 @@ impl Inner {
         for record in records {
             if let Some(at) = self.instances.get(&record.instance) {
                 at.registry.set_device(device_key(&record), Status::Active);
+                let ca = self.ledger().ca(record.ca).cloned();
+                let ca_sn = ca.map(|ca| ca.certificate.serial().to_string());
+                self.tell_recorded(at, ca_sn.unwrap_or_default(), &record);
+                at.registry
+                    .note_device(&device_key(&record), record.first_seen_ms);
             }
             self.ledger_mut().put_device(record);
         }

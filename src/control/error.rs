@@ -4,6 +4,7 @@ use crate::ca::crl::{CrlError, CrlNumber};
 use crate::ca::error::CertificateError;
 use crate::ca::id::{AccessKeyId, AccountId, CertSerial, InstanceId};
 use crate::ca::registry::RegistryError;
+use crate::control::lockout::LockedOut;
 
 /// Why a CA certificate cannot be registered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -134,6 +135,12 @@ pub enum ControlError {
     /// Nothing was changed; the text is for the log.
     #[error("nothing was changed: {0}")]
     Internal(String),
+    /// Administrators would have no way in any more.
+    #[error("{0}")]
+    LocksOut(LockedOut),
+    /// Others ask for the like, and it would take too long.
+    #[error("too much of this kind is asked for at the same time")]
+    Busy,
     /// The broker is shutting down.
     #[error("the broker is shutting down")]
     ShuttingDown,
@@ -161,6 +168,8 @@ impl ControlError {
             ControlError::TooManyKeys(_) => "too_many_keys",
             ControlError::NotDurable(_) => "not_durable",
             ControlError::Internal(_) => "internal",
+            ControlError::LocksOut(_) => "locks_out",
+            ControlError::Busy => "busy",
             ControlError::ShuttingDown => "shutting_down",
         }
     }

@@ -125,11 +125,19 @@ impl Control {
                 owns_an_instance: inner.instances.values().any(|it| it.account == key.account),
             };
             let changes = vec![Change::PutAccessKey(kept.clone())];
+            let account = &created.key.account;
             inner
-                .carry_out_on_keys(&mut turn, &record, Toward::Allow, changes, |inner| {
-                    inner.ledger_mut().put_key(kept);
-                    inner.keys.insert(key);
-                })
+                .carry_out_on_keys(
+                    &mut turn,
+                    &record,
+                    account,
+                    Toward::Allow,
+                    changes,
+                    |inner| {
+                        inner.ledger_mut().put_key(kept);
+                        inner.keys.insert(key);
+                    },
+                )
                 .await?;
             Ok(created)
         })
@@ -165,18 +173,8 @@ impl Control {
         let (inner, caller, id) = (Arc::clone(&self.0), caller.clone(), id.to_owned());
         self.detached(async move {
             let mut turn = inner.turn.lock().await;
-            let found = may_manage_keys(&caller).and_then(|()| inner.find_key(&id));
-            let mut record = Record {
-                caller: &caller,
-                action: "UpdateAccessKey",
-                instance: None,
-                subject: format!("access_key:{}", shown(&id)),
-                before: found.as_ref().ok().map(|kept| word(kept.status)),
-                after: None,
-                note: None,
-            };
-            let kept = inner.or_refused(&record, found).await?;
-            record.subject = subject(&kept.id);
+            let (mut record, before) = inner.plan_on_key(&caller, "UpdateAccessKey", &id).await?;
+            let kept = before.clone();
             let (kept, toward) = match change {
                 KeyChange::Status(status) => {
                     let toward = match status {
@@ -197,12 +195,26 @@ impl Control {
                 .in_force(&kept)
                 .map_err(|fault| ControlError::Internal(fault.to_string()))?;
             let view = KeyView::from(&key);
-            let changes = vec![Change::PutAccessKey(kept.clone())];
+            // What changes nothing disturbs no call either. A denial owed to the disk is repeated.
+            let changed = kept != before;
+            let changes = match changed {
+                true => vec![Change::PutAccessKey(kept.clone())],
+                false => Vec::new(),
+            };
             inner
-                .carry_out_on_keys(&mut turn, &record, toward, changes, |inner| {
-                    inner.ledger_mut().put_key(kept);
-                    inner.keys.insert(key);
-                })
+                .carry_out_on_keys(
+                    &mut turn,
+                    &record,
+                    &view.account,
+                    toward,
+                    changes,
+                    |inner| {
+                        if changed {
+                            inner.ledger_mut().put_key(kept);
+                            inner.keys.insert(key);
+                        }
+                    },
+                )
                 .await?;
             Ok(view)
         })
@@ -217,24 +229,21 @@ impl Control {
         let (inner, caller, id) = (Arc::clone(&self.0), caller.clone(), id.to_owned());
         self.detached(async move {
             let mut turn = inner.turn.lock().await;
-            let found = may_manage_keys(&caller).and_then(|()| inner.find_key(&id));
-            let mut record = Record {
-                caller: &caller,
-                action: "DeleteAccessKey",
-                instance: None,
-                subject: format!("access_key:{}", shown(&id)),
-                before: found.as_ref().ok().map(|kept| word(kept.status)),
-                after: None,
-                note: None,
-            };
-            let id = inner.or_refused(&record, found).await?.id;
-            record.subject = subject(&id);
+            let (record, kept) = inner.plan_on_key(&caller, "DeleteAccessKey", &id).await?;
+            let AccessKeyRecord { id, account, .. } = kept;
             let changes = vec![Change::DeleteAccessKey(id.clone())];
             inner
-                .carry_out_on_keys(&mut turn, &record, Toward::Deny, changes, |inner| {
-                    inner.ledger_mut().remove_key(&id);
-                    inner.keys.remove(&id);
-                })
+                .carry_out_on_keys(
+                    &mut turn,
+                    &record,
+                    &account,
+                    Toward::Deny,
+                    changes,
+                    |inner| {
+                        inner.ledger_mut().remove_key(&id);
+                        inner.keys.remove(&id);
+                    },
+                )
                 .await?;
             Ok(id)
         })
@@ -297,6 +306,28 @@ impl Inner {
                 created_at_ms: kept.created_at_ms,
             },
         })
+    }
+
+    /// The key that a change is about, and what is recorded of the change; a refusal is recorded.
+    async fn plan_on_key<'a>(
+        &self,
+        caller: &'a Caller,
+        action: &'static str,
+        id: &str,
+    ) -> Answer<(Record<'a>, AccessKeyRecord)> {
+        let found = may_manage_keys(caller).and_then(|()| self.find_key(id));
+        let mut record = Record {
+            caller,
+            action,
+            instance: None,
+            subject: format!("access_key:{}", shown(id)),
+            before: found.as_ref().ok().map(|kept| word(kept.status)),
+            after: None,
+            note: None,
+        };
+        let kept = self.or_refused(&record, found).await?;
+        record.subject = subject(&kept.id);
+        Ok((record, kept))
     }
 
     fn find_key(&self, id: &str) -> Answer<AccessKeyRecord> {

@@ -3,6 +3,7 @@
 mod crls;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use self::crls::Crls;
@@ -184,6 +185,24 @@ impl Ledger {
             .into_iter()
             .flat_map(move |devices| devices.range(first.clone()..=last.clone()))
             .map(|(_, device)| device)
+    }
+
+    /// Devices recorded under one CA certificate from behind this place on.
+    pub(crate) fn devices_after(
+        &self,
+        instance: &InstanceId,
+        ca: CaId,
+        after: Option<&(CertSerial, CaKeyId)>,
+    ) -> impl Iterator<Item = &DeviceRecord> {
+        let first = match after {
+            Some((serial, issuer)) => Bound::Excluded((ca, serial.clone(), *issuer)),
+            None => Bound::Included((ca, CertSerial::lower_bound(), CaKeyId::from_bytes([0; 32]))),
+        };
+        let devices = self.devices.get(instance).into_iter();
+        devices
+            .flat_map(move |devices| devices.range((first.clone(), Bound::Unbounded)))
+            .map(|(_, device)| device)
+            .take_while(move |device| device.ca == ca)
     }
 
     /// The records that a CA and a device serial number name. The CA may be any certificate of

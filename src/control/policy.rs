@@ -244,6 +244,10 @@ const OTHER_NAMES: &[(&str, &str)] = &[
         "InactivateDeviceCertificate",
         "mq:UnregisterDeviceCertificate",
     ),
+    ("QuerySessionByClientId", "mq:MqttInstanceAccess"),
+    ("ExplainCertificate", "mq:GetCaCertificate"),
+    ("PreviewCaCertificateChange", "mq:GetCaCertificate"),
+    ("PreviewDeviceCertificateChange", "mq:GetDeviceCertificate"),
 ];
 
 /// The vendor's limit for a policy document.
@@ -352,6 +356,7 @@ mod tests {
             (with("Allow", "ecs:Get", "*"), "\"ecs:Get\""),
             (with("Allow", "mq:", "*"), "\"mq:\""),
             (with("Allow", "mq:InactivateCaCertificate", "*"), "mq:UnregisterCaCertificate"),
+            (with("Deny", "mq:QuerySessionByClientId", "*"), "mq:MqttInstanceAccess"),
             (with("Deny", "mq:registercacertificate", "*"), "mq:RegisterCa"),
             (with("Allow", "*", "post-cn-1"), "acs:mq:REGION"),
             (with("Allow", "*", "acs:mq:*:*"), "acs:mq:REGION"),

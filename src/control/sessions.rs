@@ -144,6 +144,14 @@ impl Control {
             inner
                 .record(&record, Phase::Intent, Outcome::default())
                 .await?;
+            // The key may have been revoked while that was written.
+            if let Err(error) = inner.authorize(&caller, &instance, Need::CloseConnection) {
+                let outcome = Outcome::error(&error);
+                if let Err(error) = inner.record(&record, Phase::Failed, outcome).await {
+                    tracing::error!(%error, "a close that was refused could not be audited");
+                }
+                return Err(error);
+            }
             let closed = sessions.close(&client_id).await;
             let detail = match closed {
                 Closed::NotConnected => "the client was not connected",
@@ -211,7 +219,10 @@ impl Control {
             ca_sn: ca.map(|ca| ca.certificate.serial().clone()),
             presence,
         };
-        Ok(at.sessions_for(&[])?.list(wanted, page).await)
+        let listed = at.sessions_for(&[])?.list(wanted, page).await;
+        // It may have waited for its turn, and the key may have been revoked meanwhile.
+        self.0.authorize(caller, instance, Need::ListSessions)?;
+        Ok(listed)
     }
 
     /// The session of one client, if there is one.

@@ -19,7 +19,7 @@ use crate::control::change::Turn;
 use crate::control::keys::KeyFault;
 use crate::control::ledger::{Ca, KeptCrl, Ledger, device_key};
 use crate::control::seal;
-use crate::control::{Control, ControlParts, Inner, Instance, InstanceSettings};
+use crate::control::{Control, ControlParts, Inner, Instance, InstanceSettings, clock_ms};
 use crate::store::{AccessKeyRecord, CaRecord, Change, KeptSecret, Snapshot, StoreError};
 use crate::tls::live::LivePeers;
 use crate::tls::server_config::algorithms;
@@ -82,6 +82,7 @@ impl Control {
         let inner = Arc::new(Inner {
             instances,
             settings: parts.settings,
+            began_ms: clock_ms(&parts.clock),
             clock: parts.clock,
             store: parts.store,
             audit,
@@ -266,9 +267,12 @@ fn build_instance(settings: InstanceSettings) -> Result<(InstanceId, Instance), 
         account: settings.account,
         region: settings.region,
         on_inactivate: settings.on_inactivate,
+        same_key: settings.same_key,
         registry: Arc::new(registry),
         peers: LivePeers::new(),
+        aside: Semaphore::new(1),
         sessions: OnceLock::new(),
+        observer: OnceLock::new(),
     };
     Ok((settings.id, instance))
 }

@@ -2,9 +2,13 @@
 
 mod crl;
 mod deny_first;
+mod impact;
 mod keys;
+mod lockout;
+mod observe;
 mod other_hand;
 mod permissions;
+mod registering;
 mod sessions;
 mod world;
 

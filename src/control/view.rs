@@ -23,6 +23,18 @@ pub enum Door {
     System,
 }
 
+impl Door {
+    /// The word for it in the audit log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Mqtt => "mqtt",
+            Self::Host => "host",
+            Self::System => "system",
+        }
+    }
+}
+
 /// Who calls, as proved by a signature or a handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {

@@ -122,6 +122,7 @@ impl Inner {
         for device in gone {
             if let Some(at) = self.instances.get(&device.instance) {
                 at.registry.forget_device(&device_key(&device));
+                self.tell_found_device(at, ledger, &device, Some(device.status), None);
             }
         }
         self.take_over_crls(ledger, crls, snapshot.crl_policies);
@@ -169,14 +170,16 @@ impl Inner {
         let gone: Vec<_> = ledger
             .cas()
             .filter(|ca| kept.get(&ca.record.id) != Some(&&ca.record.instance))
-            .map(|ca| (ca.record.id, ca.record.instance.clone()))
+            .cloned()
             .collect();
-        for (id, instance) in gone {
+        for ca in gone {
+            let id = ca.record.id;
             ledger.remove_ca(id);
-            if let Some(at) = self.instances.get(&instance) {
+            if let Some(at) = self.instances.get(&ca.record.instance) {
                 let effects = at.registry.remove(id);
                 at.registry.barrier();
                 self.end_denied(at, &effects);
+                self.tell_found_ca(at, &ca, Some(ca.record.status), None);
             }
         }
     }
@@ -200,6 +203,8 @@ impl Inner {
         let certificate = Arc::clone(&ca.certificate);
         match at.registry.insert(certificate, Purpose::Device, status) {
             Ok(effects) => {
+                let before = ledger.ca(id).map(|known| known.record.status);
+                self.tell_found_ca(at, &ca, before, Some(status));
                 ledger.put_ca(ca);
                 if status == Status::Inactive {
                     at.registry.barrier();
@@ -220,6 +225,7 @@ impl Inner {
             return;
         }
         let key = device_key(&device);
+        let before = at.registry.device_status(&key);
         at.registry.set_device(key.clone(), device.status);
         if device.status == Status::Inactive {
             at.registry.barrier();
@@ -229,6 +235,7 @@ impl Inner {
             };
             self.end_denied(at, &effects);
         }
+        self.tell_found_device(at, ledger, &device, before, Some(device.status));
         ledger.put_device(device);
     }
 }

@@ -6,17 +6,20 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bus::{BusError, ShardLink};
 use super::hub::{Hooks, Hub};
-use super::listener::Entrance;
+use super::listener::{Entrance, Room, Speaks};
 use super::session::Due;
 use super::sessions::BrokerSessions;
 use super::settings::Settings;
+use super::sys::{self, BrokerObserver};
 use crate::ca::id::InstanceId;
+use crate::control::observe::Observer;
 use crate::control::sessions::{Closed, Sessions};
 use crate::tls::acceptor::GateAcceptor;
 
 /// A broker. Several can be in one process; they share nothing. Its tasks end when it is dropped.
 pub struct Broker {
     hub: Arc<Hub>,
+    room: Room,
     _background: DropGuard,
 }
 
@@ -37,7 +40,7 @@ impl Broker {
     /// # Errors
     /// If its bus does not start.
     pub async fn start(settings: Settings, hooks: Hooks) -> Result<Self, BusError> {
-        let (hub, links) = Hub::start(settings, hooks).await?;
+        let (hub, links, inlet) = Hub::start(settings, hooks).await?;
         let hub = Arc::new(hub);
         let stop = CancellationToken::new();
         for link in links {
@@ -50,16 +53,32 @@ impl Broker {
             stop.clone()
                 .run_until_cancelled_owned(keep_time(hub.clone())),
         );
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(sys::run(hub.clone(), inlet)),
+        );
         Ok(Self {
+            room: Room::new(hub.limits.max_connections, hub.limits.max_handshakes),
             hub,
             _background: stop.drop_guard(),
         })
     }
 
-    /// The way into it through this gate, to be given to [`listener::serve`](super::listener::serve).
-    /// The broker's limits on connections and handshakes hold for each entrance.
-    pub fn entrance(&self, instance: InstanceId, acceptor: GateAcceptor) -> Entrance {
-        Entrance::new(instance, self.hub.clone(), acceptor)
+    /// A way into it through this gate, to be given to [`listener::serve`](super::listener::serve).
+    /// The broker's limits on connections and handshakes hold for all its entrances together.
+    pub fn entrance(
+        &self,
+        instance: InstanceId,
+        acceptor: GateAcceptor,
+        speaks: Speaks,
+    ) -> Entrance {
+        Entrance::new(
+            instance,
+            self.hub.clone(),
+            acceptor,
+            speaks,
+            self.room.clone(),
+        )
     }
 
     /// How many sessions there are, with and without connection.
@@ -88,6 +107,11 @@ impl Broker {
         Arc::new(BrokerSessions::of(&self.hub))
     }
 
+    /// Tells the administrators among the clients of changes of trust.
+    pub fn observer(&self) -> Arc<dyn Observer> {
+        Arc::new(BrokerObserver::of(&self.hub))
+    }
+
     /// The parts, for tests that bring their own streams.
     #[cfg(test)]
     pub(crate) fn hub(&self) -> &Arc<Hub> {
@@ -112,7 +136,8 @@ async fn keep_time(hub: Arc<Hub>) {
     loop {
         let now = hub.now();
         let (due, next) = hub.registry.on_time(now);
-        for Due { will, .. } in due {
+        for Due { will, ended } in due {
+            hub.sys.tally.sessions_expired.add(usize::from(ended));
             if let Some((topic, will)) = will {
                 hub.publish_will(0, 0, topic, &will);
             }

@@ -270,9 +270,20 @@ impl Bus {
         self.lanes.send(from_shard, plan, frame).await
     }
 
+    /// Whether anybody is subscribed to the topic, connected or not. Cheap.
+    pub fn wants(&self, topic: &TopicName) -> bool {
+        self.lanes.directory.wants(topic)
+    }
+
     /// How many distinct filters are subscribed, shared ones included.
     pub fn filters(&self) -> usize {
         self.lanes.directory.size().0
+    }
+
+    /// Filters, and levels of them, that the directory keeps.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (usize, usize) {
+        self.lanes.directory.size()
     }
 
     /// How many routers there have been; more than one means that one failed.

@@ -5,8 +5,11 @@
 //! written in one go. A cut or kick is looked for before each packet, and interrupts every wait.
 
 mod admission;
+mod cut;
 mod end;
+mod rights;
 mod steps;
+mod told;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -21,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use self::end::End;
+use super::access::Rights;
 use super::bus::{BusError, Routed};
 use super::hub::Hub;
 use super::identity::Peer;
@@ -28,6 +32,7 @@ use super::metrics::{self, Ending};
 use super::session::Departure;
 use super::settings::{SessionOnCut, WillOnCut};
 use super::shard::Cell;
+use super::sys::Refused;
 use super::wire::encode::Outgoing;
 use super::wire::{Decoder, QoS, Version, reason};
 
@@ -42,9 +47,10 @@ pub async fn run<S, P>(
     S: AsyncRead + AsyncWrite + Send,
     P: Peer,
 {
+    let number = hub.next_connection();
     let span = tracing::info_span!(
         "conn",
-        conn.id = hub.next_connection(),
+        conn.id = number,
         instance = %peer.verified().instance(),
         client.addr = %remote,
         ca.sn = %peer.verified().ca_sn(),
@@ -58,6 +64,7 @@ pub async fn run<S, P>(
             hub,
             peer: &peer,
             remote,
+            number,
             reader,
             writer,
             decoder: Decoder::new(hub.limits.max_packet.min(CONNECT_MAX_BYTES)),
@@ -66,7 +73,10 @@ pub async fn run<S, P>(
             output: BytesMut::new(),
             unflushed: false,
             publishing: None,
-            denial_told: false,
+            rights: None,
+            denials_told: 0,
+            refusal: None,
+            left_with: None,
         };
         let ending = connection.serve(shutdown).await;
         metrics::connection_ended(ending);
@@ -79,6 +89,7 @@ struct Connection<'a, S, P> {
     hub: &'a Arc<Hub>,
     peer: &'a P,
     remote: SocketAddr,
+    number: u64,
     reader: ReadHalf<S>,
     writer: WriteHalf<S>,
     decoder: Decoder,
@@ -87,13 +98,21 @@ struct Connection<'a, S, P> {
     output: BytesMut,
     unflushed: bool,
     publishing: Option<Publishing>,
-    denial_told: bool,
+    /// What the client may do; nothing before its CONNECT is accepted.
+    rights: Option<Arc<Rights>>,
+    denials_told: u8,
+    /// Why CONNECT was refused.
+    refusal: Option<Refused>,
+    /// The reason code of the client's DISCONNECT.
+    left_with: Option<u8>,
 }
 
 /// A message the bus has not taken yet. Dropping it takes the message back.
 struct Publishing {
     id: Option<std::num::NonZeroU16>,
     qos: QoS,
+    /// Octets of its payload.
+    payload: usize,
     result: Pin<Box<dyn Future<Output = Result<Routed, BusError>> + Send>>,
 }
 
@@ -119,32 +138,39 @@ where
             Err(ending) => {
                 tracing::info!(
                     reason = ending.as_str(),
+                    detail = self.cut_words(ending),
                     "connection ended before CONNECT was accepted"
                 );
+                self.refuse_cut(ending);
+                self.tell_refused(ending);
                 self.write_out(FAREWELL_LIMIT).await;
                 return ending;
             }
         };
-        let cell = admitted.cell;
+        let (hub, cell) = (self.hub, admitted.cell.clone());
+        let connected = hub.sys.tally.connected.hold();
+        self.hold_to_rights(&cell).await;
         let end = self.converse(&cell, admitted.keep_alive, shutdown).await;
+        drop(connected);
         if let Some(publishing) = self.publishing.take() {
             cell.session().not_published(publishing.id, publishing.qos);
         }
-        let due = self
-            .hub
-            .registry
-            .release(&cell, end.departure, self.hub.now());
+        self.tell_disconnected(&cell, &admitted, &end);
+        let due = hub.registry.release(&cell, end.departure, hub.now());
         if let Some((topic, will)) = due.will {
-            self.hub.publish_will(cell.shard, cell.key.0, topic, &will);
+            hub.publish_will(cell.shard, cell.key.0, topic, &will);
         }
-        let words = end.farewell.map_or("", |(_, words)| words);
+        let words = self.words(&end).unwrap_or_default();
         tracing::info!(
             reason = end.ending.as_str(),
-            detail = words,
+            detail = &*words,
             "client disconnected"
         );
-        if let Some((code, words)) = end.farewell {
+        if let Some((code, _)) = end.farewell {
             let version = self.decoder.version().unwrap_or(Version::V311);
+            if version == Version::V5 {
+                hub.sys.tally.packets_sent.add(1);
+            }
             Outgoing::Disconnect(code, words).encode(
                 version,
                 admitted.max_packet,
@@ -219,6 +245,7 @@ where
                         Ok(0) if may_write => return End::lost(),
                         Ok(octets) => {
                             progress = Instant::now();
+                            hub.sys.tally.octets_sent.add(octets);
                             self.unflushed = octets > 0;
                             self.shrink_output();
                         }
@@ -226,7 +253,10 @@ where
                     }
                 },
                 read = self.reader.read_buf(&mut self.input), if may_read => match read {
-                    Ok(octets) if octets > 0 => self.adapt(octets),
+                    Ok(octets) if octets > 0 => {
+                        hub.sys.tally.octets_received.add(octets);
+                        self.adapt(octets);
+                    }
                     _ => return End::lost(),
                 },
                 () = cell.woken(), if room => {}
@@ -267,6 +297,7 @@ where
                 return Ok(());
             };
             *heard = Instant::now();
+            self.hub.sys.tally.packets_received.add(1);
             self.on_packet(cell, packet).await?;
             waiting = cell.session().answers_waiting();
         }
@@ -285,6 +316,7 @@ where
         if sent.messages > 0 {
             self.hub.counters.sent.increment(sent.messages as u64);
         }
+        self.count_sent(&sent);
         metrics::dropped(metrics::Drop::Expired, sent.expired);
         metrics::dropped(metrics::Drop::TooLarge, sent.too_large);
     }
@@ -322,8 +354,9 @@ where
     async fn write_out(&mut self, limit: Duration) {
         let closing = async {
             while !self.output.is_empty() {
-                if self.writer.write_buf(&mut self.output).await.unwrap_or(0) == 0 {
-                    return;
+                match self.writer.write_buf(&mut self.output).await {
+                    Ok(octets) if octets > 0 => self.hub.sys.tally.octets_sent.add(octets),
+                    _ => return,
                 }
             }
             let _ = self.writer.shutdown().await;

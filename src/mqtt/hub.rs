@@ -20,6 +20,8 @@ use super::retained::{Retained, RetainedLimits};
 use super::session::ToPublish;
 use super::settings::{Limits, Settings};
 use super::shard::Shard;
+use super::sys::tally::Tally;
+use super::sys::{Inlet, Sys};
 use super::topics::TopicName;
 use super::wire::publish::PropertyWriter;
 use super::wire::{QoS, Will};
@@ -32,6 +34,8 @@ pub struct Hooks {
     pub commands: Option<Arc<dyn CommandHandler>>,
     /// Called once for each peer whose handshake has finished; must not block.
     pub on_admitted: Arc<dyn Fn(&VerifiedPeer) + Send + Sync>,
+    /// Called when its connection has ended; must not block.
+    pub on_left: Arc<dyn Fn(&VerifiedPeer) + Send + Sync>,
 }
 
 impl Default for Hooks {
@@ -39,6 +43,7 @@ impl Default for Hooks {
         Self {
             commands: None,
             on_admitted: Arc::new(|_| {}),
+            on_left: Arc::new(|_| {}),
         }
     }
 }
@@ -57,6 +62,8 @@ pub struct Hub {
     pub retained: Retained<Frame>,
     /// What it tells others.
     pub hooks: Hooks,
+    /// What operators are told.
+    pub sys: Sys,
     /// What every message counts in.
     pub counters: metrics::PerMessage,
     /// Its tasks: wills and commands.
@@ -74,23 +81,26 @@ impl Hub {
     ///
     /// # Errors
     /// If the bus does not start.
-    pub async fn start(
+    pub(super) async fn start(
         settings: Settings,
         hooks: Hooks,
-    ) -> Result<(Self, Vec<ShardLink>), BusError> {
+    ) -> Result<(Self, Vec<ShardLink>, Inlet), BusError> {
         let (bus, links) = Bus::start(settings.bus.clone()).await?;
         let limits = Arc::new(settings.limits.clone());
+        let tally = Arc::new(Tally::default());
         let shards = (0..links.len())
-            .map(|index| Arc::new(Shard::new(index, bus.clone())))
+            .map(|index| Arc::new(Shard::new(index, bus.clone(), tally.clone())))
             .collect();
+        let (sys, inlet) = Sys::new(&settings.sys, bus.clone(), tally);
         let hub = Self {
-            access: Access::default(),
+            access: Access::new(settings.access.clone()),
             registry: Registry::new(shards, limits.clone(), settings.policy.overflow),
             retained: Retained::new(RetainedLimits {
                 max_messages: limits.retained_messages,
                 max_bytes: limits.retained_bytes,
             }),
             hooks,
+            sys,
             counters: metrics::PerMessage::new(),
             tasks: TaskTracker::new(),
             listing: Semaphore::new(1),
@@ -101,7 +111,7 @@ impl Hub {
             limits,
             settings,
         };
-        Ok((hub, links))
+        Ok((hub, links, inlet))
     }
 
     /// Milliseconds of the broker's clock, which begins at 1 and never goes back.
@@ -112,6 +122,12 @@ impl Hub {
     /// When the broker's clock shows this.
     pub fn instant(&self, at: u64) -> Instant {
         self.epoch + std::time::Duration::from_millis(at)
+    }
+
+    /// The bus, for tests of what it keeps.
+    #[cfg(test)]
+    pub(super) fn bus(&self) -> &Bus {
+        &self.bus
     }
 
     /// A number for a connection.
@@ -274,7 +290,7 @@ impl Hub {
         let text = wanted.unwrap_or(DEFAULT_RESPONSE_TOPIC).to_owned();
         let topic = TopicName::parse(text, &self.limits.topics).ok()?;
         match self.access.answer(&topic) {
-            Permission::Denied => None,
+            Permission::Denied(_) => None,
             Permission::Granted => Some(topic),
         }
     }

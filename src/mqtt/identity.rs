@@ -19,6 +19,12 @@ pub trait Peer: Send + Sync + 'static {
     fn cut(&self) -> Option<Cut>;
     /// Resolves when its trust ends.
     fn until_cut(&self) -> impl Future<Output = Cut> + Send;
+    /// Which certificate and which rule ended its trust, for the client and the log.
+    fn cut_words(&self) -> Option<String> {
+        None
+    }
+    /// Note by which client id it has connected.
+    fn is_called(&self, _client_id: &str, _address: SocketAddr) {}
 }
 
 impl Peer for LivePeer {
@@ -30,6 +36,12 @@ impl Peer for LivePeer {
     }
     fn until_cut(&self) -> impl Future<Output = Cut> + Send {
         LivePeer::until_cut(self)
+    }
+    fn cut_words(&self) -> Option<String> {
+        LivePeer::cut_words(self)
+    }
+    fn is_called(&self, client_id: &str, address: SocketAddr) {
+        LivePeer::is_called(self, client_id, address);
     }
 }
 
@@ -119,22 +131,26 @@ pub fn may_use(peer: &VerifiedPeer, client_id: &str, policy: &Policy) -> bool {
     if is_administrator(peer, &policy.administrators) {
         return true;
     }
-    match (policy.client_id, peer.common_name()) {
-        (ClientIdPolicy::Any, _) => true,
-        (_, None) => false,
-        (ClientIdPolicy::CommonName, Some(name)) => client_id == name,
-        (ClientIdPolicy::Prefix, Some(name)) => client_id
-            .strip_prefix(name)
+    let common_name = peer.common_name();
+    match policy.client_id {
+        ClientIdPolicy::Any => true,
+        ClientIdPolicy::CommonName => common_name == Some(client_id),
+        ClientIdPolicy::Prefix => common_name
+            .and_then(|name| client_id.strip_prefix(name))
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.', ':', '/'])),
+        ClientIdPolicy::San => peer.names().alternatives().any(|name| name == client_id),
     }
 }
 
-/// A client id for a peer that left the choice to the server (3.1.3.1).
+/// A client id for a peer that left the choice to the server (3.1.3.1). One that has no name of
+/// the kind the policy wants gets one that [`may_use`] does not allow.
 pub fn choose_client_id(peer: &VerifiedPeer, policy: ClientIdPolicy) -> ByteString {
     let random = uuid::Uuid::new_v4().simple();
-    ByteString::from(match (policy, peer.common_name()) {
-        (ClientIdPolicy::CommonName, Some(name)) => name.to_owned(),
-        (ClientIdPolicy::Prefix, Some(name)) => format!("{name}-{random}"),
-        _ => format!("auto-{random}"),
-    })
+    let chosen = match policy {
+        ClientIdPolicy::Any => None,
+        ClientIdPolicy::CommonName => peer.common_name().map(str::to_owned),
+        ClientIdPolicy::Prefix => peer.common_name().map(|name| format!("{name}-{random}")),
+        ClientIdPolicy::San => peer.names().alternatives().next().map(str::to_owned),
+    };
+    ByteString::from(chosen.unwrap_or_else(|| format!("auto-{random}")))
 }

@@ -4,26 +4,36 @@
 //! An address leads to one broker or to several, each behind a gate of its own. A broker that has
 //! the address for itself counts a connection from the start. Where several share it, a connection
 //! counts at the address until its ClientHello has named one of them, and at that one from then on.
+//! What one address of clients may have is looked at first; behind a proxy, as soon as that has
+//! said which it is.
+
+mod addresses;
+mod arrival;
+mod proxy;
+mod unserved;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::connection;
+use self::addresses::{Addresses, Place};
+use self::arrival::Work;
+use self::unserved::Teller;
 use super::hub::Hub;
-use super::metrics;
-use super::settings::Limits;
+use super::metrics::Unserved;
+use super::settings::{Limits, PerAddress};
+use super::websocket::upgrade::Door;
 use crate::ca::id::InstanceId;
-use crate::tls::acceptor::{Accepted, GateAcceptor};
+use crate::tls::acceptor::{AcceptError, Accepted, GateAcceptor};
 use crate::tls::gates::Gates;
-use crate::tls::hello::Hello;
-use crate::tls::report::report_silent;
+
+pub use self::proxy::Proxies;
 
 /// The way into a broker: its gate, and how many may be on their way through.
 /// [`Broker::entrance`](super::Broker::entrance) makes one.
@@ -31,18 +41,28 @@ pub struct Entrance {
     instance: InstanceId,
     hub: Arc<Hub>,
     acceptor: GateAcceptor,
+    speaks: Speaks,
     room: Room,
+}
+
+/// What is spoken through a way in, after the handshake of TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Speaks {
+    /// MQTT.
+    Mqtt,
+    /// MQTT over WebSocket.
+    WebSocket(Door),
 }
 
 /// Places, taken one by one.
 #[derive(Clone)]
-struct Room {
+pub(super) struct Room {
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
 }
 
 impl Room {
-    fn new(connections: usize, handshakes: usize) -> Self {
+    pub(super) fn new(connections: usize, handshakes: usize) -> Self {
         Self {
             connections: Arc::new(Semaphore::new(connections)),
             handshakes: Arc::new(Semaphore::new(handshakes)),
@@ -51,26 +71,44 @@ impl Room {
 }
 
 impl Entrance {
-    pub(super) fn new(instance: InstanceId, hub: Arc<Hub>, acceptor: GateAcceptor) -> Self {
-        let room = Room::new(hub.limits.max_connections, hub.limits.max_handshakes);
+    pub(super) fn new(
+        instance: InstanceId,
+        hub: Arc<Hub>,
+        acceptor: GateAcceptor,
+        speaks: Speaks,
+        room: Room,
+    ) -> Self {
         Self {
             instance,
             hub,
             acceptor,
+            speaks,
             room,
         }
     }
 
-    async fn through<F: Future>(&self, handshake: F) -> F::Output {
+    /// What the handshake comes to; a refusal has been logged and counted by the acceptor.
+    async fn through<F>(&self, remote: SocketAddr, handshake: F) -> Option<Accepted<TcpStream>>
+    where
+        F: Future<Output = Result<Accepted<TcpStream>, AcceptError>>,
+    {
         let span = tracing::info_span!("handshake", instance = %self.instance);
-        handshake.instrument(span).await
+        let outcome = handshake.instrument(span).await;
+        let told = outcome.as_ref().map(|_| ());
+        self.hub.sys.handshake(remote, told);
+        outcome.ok()
     }
 }
 
 /// Serve the brokers behind these gates to the clients of the listener until `shutdown`, then wait
 /// for the connections, at most the grace time.
-pub async fn serve(listener: TcpListener, gates: Gates<Entrance>, shutdown: CancellationToken) {
-    let front = Arc::new(Front::new(gates));
+pub async fn serve(
+    listener: TcpListener,
+    gates: Gates<Entrance>,
+    proxies: Proxies,
+    shutdown: CancellationToken,
+) {
+    let front = Arc::new(Front::new(gates, proxies));
     let tasks = TaskTracker::new();
     let mut backoff = BACKOFF_FIRST;
     loop {
@@ -92,17 +130,18 @@ pub async fn serve(listener: TcpListener, gates: Gates<Entrance>, shutdown: Canc
             }
         };
         backoff = BACKOFF_FIRST;
-        let connections = Arc::clone(&front.room().connections);
-        let Ok(place) = connections.try_acquire_owned() else {
-            metrics::connection_over_limit();
-            continue;
+        let places = match front.places(remote) {
+            Ok(places) => places,
+            Err(why) => {
+                front.teller.tell(why, remote, "");
+                continue;
+            }
         };
         let work = Work {
             front: Arc::clone(&front),
             shutdown: shutdown.clone(),
-            remote,
         };
-        tasks.spawn(work.run(stream, place));
+        tasks.spawn(work.run(stream, remote, places));
     }
     drop(listener);
     tasks.close();
@@ -121,6 +160,9 @@ pub async fn serve(listener: TcpListener, gates: Gates<Entrance>, shutdown: Canc
 struct Front {
     gates: Gates<Entrance>,
     arrival: Arrival,
+    proxies: Proxies,
+    addresses: Arc<Addresses>,
+    teller: Teller,
     /// How long a client may say nothing, and how long its ClientHello may take.
     limit: Duration,
 }
@@ -133,8 +175,15 @@ enum Arrival {
     Apart(Room),
 }
 
+/// Where a connection counts.
+struct Places {
+    connection: OwnedSemaphorePermit,
+    /// Not known until the proxy has told the address.
+    address: Option<Place>,
+}
+
 impl Front {
-    fn new(gates: Gates<Entrance>) -> Self {
+    fn new(gates: Gates<Entrance>, proxies: Proxies) -> Self {
         let mut all = gates.iter();
         let arrival = match (all.next(), all.next()) {
             (Some(only), None) => Arrival::AtTheOnly(only.room.clone()),
@@ -150,11 +199,34 @@ impl Front {
             }
         };
         let limits = gates.iter().map(|entrance| entrance.acceptor.limit());
+        let per_address = gates.iter().map(|it| it.hub.limits.per_address.clone());
+        let per_address = per_address.reduce(PerAddress::milder).unwrap_or_default();
         Self {
             limit: limits.max().unwrap_or_default(),
-            gates,
             arrival,
+            proxies,
+            addresses: Arc::new(Addresses::new(per_address)),
+            teller: Teller::default(),
+            gates,
         }
+    }
+
+    /// The places for a connection that comes from there, if there are any.
+    fn places(&self, remote: SocketAddr) -> Result<Places, Unserved> {
+        let proxied = match &self.proxies {
+            Proxies::None => false,
+            proxies if proxies.are_trusted_at(remote.ip()) => true,
+            Proxies::Trusted(_) => return Err(Unserved::UntrustedProxy),
+        };
+        let connections = Arc::clone(&self.room().connections);
+        let connection = connections.try_acquire_owned();
+        Ok(Places {
+            connection: connection.map_err(|_| Unserved::OverLimit)?,
+            address: match proxied {
+                true => None,
+                false => Some(self.addresses.enter(remote.ip())?),
+            },
+        })
     }
 
     fn room(&self) -> &Room {
@@ -169,123 +241,6 @@ impl Front {
             .map(|limits| limits.shutdown_grace)
             .max()
             .unwrap_or_default()
-    }
-}
-
-struct Work {
-    front: Arc<Front>,
-    shutdown: CancellationToken,
-    remote: SocketAddr,
-}
-
-/// A client that is through the gate of a broker, with its place there.
-struct Arrived<'a> {
-    entrance: &'a Entrance,
-    accepted: Accepted<TcpStream>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Work {
-    async fn run(self, stream: TcpStream, place: OwnedSemaphorePermit) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
-        }
-        let arrived = tokio::select! {
-            () = self.shutdown.cancelled() => return,
-            arrived = self.arrive(stream, place) => arrived,
-        };
-        // A refusal has been logged and counted by the acceptor.
-        let Some(Arrived {
-            entrance: Entrance { hub, .. },
-            accepted,
-            _place,
-        }) = arrived
-        else {
-            return;
-        };
-        (hub.hooks.on_admitted)(accepted.live.peer());
-        connection::run(
-            hub,
-            accepted.stream,
-            accepted.live,
-            self.remote,
-            &self.shutdown,
-        )
-        .await;
-    }
-
-    async fn arrive(&self, stream: TcpStream, place: OwnedSemaphorePermit) -> Option<Arrived<'_>> {
-        let Front { gates, limit, .. } = &*self.front;
-        // A client that says nothing takes nobody's turn.
-        match tokio::time::timeout(*limit, stream.readable()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return None,
-            Err(_) => {
-                report_silent(self.remote, *limit);
-                return None;
-            }
-        }
-        let turn = self.front.room().handshakes.acquire().await.ok()?;
-        if let Some(entrance) = gates.for_all() {
-            let handshake = entrance.acceptor.accept(stream, self.remote);
-            return Some(Arrived {
-                entrance,
-                accepted: entrance.through(handshake).await.ok()?,
-                _place: place,
-            });
-        }
-        let hello = Hello::read(stream, self.remote, *limit).await.ok()?;
-        let entrance = match gates.choose(hello.server_name()) {
-            Ok(entrance) => entrance,
-            Err(no_gate) => {
-                hello.refuse(no_gate).await;
-                return None;
-            }
-        };
-        let (hello, turn, place) = match self.front.arrival {
-            Arrival::AtTheOnly(_) => (hello, turn, place),
-            Arrival::Apart(_) => self.go_over(entrance, hello, turn, place).await?,
-        };
-        let accepted = entrance
-            .through(entrance.acceptor.accept_hello(hello))
-            .await;
-        drop(turn);
-        Some(Arrived {
-            entrance,
-            accepted: accepted.ok()?,
-            _place: place,
-        })
-    }
-
-    /// Give the places at the address for places at the broker that was named. What was read is
-    /// held in memory, so the turn at the address is given last.
-    async fn go_over<'a>(
-        &self,
-        entrance: &'a Entrance,
-        hello: Hello<TcpStream>,
-        at_address: SemaphorePermit<'_>,
-        place: OwnedSemaphorePermit,
-    ) -> Option<(Hello<TcpStream>, SemaphorePermit<'a>, OwnedSemaphorePermit)> {
-        let Room {
-            connections,
-            handshakes,
-        } = &entrance.room;
-        let Ok(own) = Arc::clone(connections).try_acquire_owned() else {
-            metrics::connection_over_limit();
-            return None;
-        };
-        drop(place);
-        let until = hello.began() + entrance.acceptor.limit();
-        match tokio::time::timeout_at(until, handshakes.acquire()).await {
-            Ok(turn) => {
-                drop(at_address);
-                Some((hello, turn.ok()?, own))
-            }
-            Err(_) => {
-                hello.give_up();
-                None
-            }
-        }
     }
 }
 

@@ -65,6 +65,8 @@ pub enum Drop {
     TooLarge,
     /// There is no room for a retained message.
     RetainedFull,
+    /// It waited for a client that may not read it any more.
+    NotAuthorized,
 }
 
 impl Drop {
@@ -74,6 +76,59 @@ impl Drop {
             Self::Expired => "expired",
             Self::TooLarge => "too_large",
             Self::RetainedFull => "retained_full",
+            Self::NotAuthorized => "not_authorized",
+        }
+    }
+}
+
+/// Why administrators are not told of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeftOut {
+    /// There were too many refusals in a second.
+    TooManyRefusals,
+    /// Too many events wait.
+    QueueFull,
+    /// The bus did not take it.
+    BusOverloaded,
+}
+
+impl LeftOut {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::TooManyRefusals => "too_many_refusals",
+            Self::QueueFull => "queue_full",
+            Self::BusOverloaded => "bus_overloaded",
+        }
+    }
+}
+
+/// Why a connection is closed before its handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unserved {
+    /// There are too many.
+    OverLimit,
+    /// There are too many from its address.
+    AddressConnections,
+    /// Its address came too often.
+    AddressRate,
+    /// It comes from none of the trusted proxies.
+    UntrustedProxy,
+    /// It begins with something else than a header of the PROXY protocol.
+    ProxyHeader,
+    /// The header did not come in time.
+    ProxyTimeout,
+}
+
+impl Unserved {
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OverLimit => "over_limit",
+            Self::AddressConnections => "address_connections",
+            Self::AddressRate => "address_rate",
+            Self::UntrustedProxy => "untrusted_proxy",
+            Self::ProxyHeader => "proxy_header",
+            Self::ProxyTimeout => "proxy_timeout",
         }
     }
 }
@@ -106,9 +161,27 @@ pub fn connection_ended(ending: Ending) {
     counter!("portcullis_mqtt_connections_ended_total", "reason" => ending.as_str()).increment(1);
 }
 
-/// A connection was not even begun, because there are too many.
-pub fn connection_over_limit() {
-    counter!("portcullis_mqtt_connections_over_limit_total").increment(1);
+/// A connection was closed before its handshake.
+pub fn unserved(why: Unserved) {
+    match why {
+        Unserved::OverLimit => {
+            counter!("portcullis_mqtt_connections_over_limit_total").increment(1);
+        }
+        why => {
+            counter!("portcullis_mqtt_connections_unserved_total", "reason" => why.as_str())
+                .increment(1);
+        }
+    }
+}
+
+/// A client asked for a WebSocket; `outcome` is why there is none, or `accepted`.
+pub fn websocket_asked(outcome: &'static str) {
+    counter!("portcullis_websocket_requests_total", "outcome" => outcome).increment(1);
+}
+
+/// A client broke a rule of WebSocket.
+pub fn websocket_failed(rule: &'static str) {
+    counter!("portcullis_websocket_failures_total", "reason" => rule).increment(1);
 }
 
 /// One session more, with or without connection. All brokers of the process count together.
@@ -153,7 +226,13 @@ pub fn dropped(why: Drop, messages: usize) {
     }
 }
 
-/// A publish or subscribe was not permitted.
+/// An event was left out of what administrators are told.
+pub fn event_left_out(why: LeftOut) {
+    counter!("portcullis_mqtt_events_left_out_total", "reason" => why.as_str()).increment(1);
+}
+
+/// Publishing (`publish`), CONNECT with a will (`will`), subscribing (`subscribe`), or going on with a
+/// subscription of an earlier connection (`resume`) was not permitted.
 pub fn denied(action: &'static str) {
     counter!("portcullis_mqtt_denied_total", "action" => action).increment(1);
 }

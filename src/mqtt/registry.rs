@@ -97,6 +97,11 @@ impl Registry {
         next.take(most).map(|(_, cell)| Arc::clone(cell)).collect()
     }
 
+    /// The octets of messages that wait in all sessions, with what it takes to keep them.
+    pub fn queued_octets(&self) -> usize {
+        self.budget.used()
+    }
+
     /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.map().len()

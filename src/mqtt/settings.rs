@@ -1,8 +1,11 @@
 //! What a broker is built from: plain values, each with its unit and default.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::access::rules::AccessSettings;
 use super::bus::BusSettings;
+use super::sys::SysSettings;
 use super::topics::TopicLimits;
 
 /// The settings of one broker (one instance).
@@ -14,6 +17,10 @@ pub struct Settings {
     pub limits: Limits,
     /// What is decided one way or the other.
     pub policy: Policy,
+    /// Who may publish and subscribe where. Default: everybody everywhere.
+    pub access: AccessSettings,
+    /// How operators are told.
+    pub sys: SysSettings,
 }
 
 /// Limits on everything a peer can make grow.
@@ -23,7 +30,10 @@ pub struct Limits {
     pub max_connections: usize,
     /// TLS handshakes at the same time. Those beyond wait. Default 4,096.
     pub max_handshakes: usize,
-    /// From the end of the handshake to a whole CONNECT. Default 10 s.
+    /// What one address of clients may have of these, at each address that is listened on.
+    pub per_address: PerAddress,
+    /// From the end of the handshake to a whole CONNECT; over WebSocket, to the request for one,
+    /// and as long again from there. Default 10 s.
     pub connect_timeout: Duration,
     /// How long a client may take nothing while there is something to send. Default 30 s.
     pub write_timeout: Duration,
@@ -74,6 +84,46 @@ pub struct Limits {
     pub command_timeout: Duration,
 }
 
+/// Limits for one address that clients come from: one of IPv4, or a /64 of IPv6. `None` is no
+/// limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PerAddress {
+    /// Connections at the same time, handshakes included. Those beyond are closed. Default 25,000.
+    pub connections: Option<usize>,
+    /// TLS handshakes at the same time. Those beyond wait. Default 1,024.
+    pub handshakes: Option<usize>,
+    /// New connections in a second, on average over ten. Those beyond are closed. Default: no
+    /// limit, since a fleet behind one address comes back all at once.
+    pub connects_per_second: Option<NonZeroU32>,
+}
+
+impl PerAddress {
+    /// The milder of each limit, where two would hold.
+    pub(super) fn milder(self, other: Self) -> Self {
+        Self {
+            connections: self.connections.zip(other.connections).map(most),
+            handshakes: self.handshakes.zip(other.handshakes).map(most),
+            connects_per_second: (self.connects_per_second)
+                .zip(other.connects_per_second)
+                .map(most),
+        }
+    }
+}
+
+fn most<T: Ord>((one, other): (T, T)) -> T {
+    one.max(other)
+}
+
+impl Default for PerAddress {
+    fn default() -> Self {
+        Self {
+            connections: Some(25_000),
+            handshakes: Some(1_024),
+            connects_per_second: None,
+        }
+    }
+}
+
 /// What is decided one way or the other; the stricter way first.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
@@ -108,6 +158,9 @@ pub enum ClientIdPolicy {
     CommonName,
     /// The common name, or what begins with it and `-`, `_`, `.`, `:` or `/`.
     Prefix,
+    /// One of the subject alternative names of its certificate: host name, URI or mail address,
+    /// octet for octet.
+    San,
     /// Any that no session of another device has.
     #[default]
     Any,
@@ -160,6 +213,7 @@ impl Default for Limits {
         Self {
             max_connections: 50_000,
             max_handshakes: 4_096,
+            per_address: PerAddress::default(),
             connect_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             takeover_timeout: Duration::from_secs(10),

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytestring::ByteString;
 use tokio::sync::Notify;
 
+use super::access::Rights;
 use super::bus::{Bus, BusError, Delivery, FilterId, SessionKey, ShareId};
 use super::frame::Frame;
 use super::identity::{Client, Owner};
@@ -16,6 +17,7 @@ use super::metrics;
 use super::session::Session;
 use super::session::subscriptions::Place;
 use super::shared::Presence;
+use super::sys::tally::Tally;
 use super::topics::{Subscription, TopicFilter};
 
 /// A session where tasks can reach it.
@@ -31,6 +33,8 @@ pub struct Cell {
     pub owner: Owner,
     client: Mutex<Client>,
     session: Mutex<Session>,
+    /// What its client was allowed when all that it holds was held against it.
+    held_to: Mutex<Option<Arc<Rights>>>,
     woken: AtomicBool,
     wake: Notify,
     kick: AtomicU8,
@@ -53,6 +57,17 @@ impl Cell {
     /// The session, for a short while.
     pub fn session(&self) -> MutexGuard<'_, Session> {
         lock(&self.session)
+    }
+
+    /// Whether it holds nothing that these rights do not allow, because it was held against the
+    /// same before.
+    pub fn is_held_to(&self, rights: &Rights) -> bool {
+        lock(&self.held_to).as_deref() == Some(rights)
+    }
+
+    /// Note that it holds nothing that these rights do not allow.
+    pub fn hold_to(&self, rights: Arc<Rights>) {
+        *lock(&self.held_to) = Some(rights);
     }
 
     /// Tell the connection that there is something to send.
@@ -136,6 +151,7 @@ impl Cell {
 pub struct Shard {
     index: usize,
     bus: Bus,
+    tally: Arc<Tally>,
     table: Mutex<Table>,
 }
 
@@ -155,10 +171,11 @@ struct Member {
 
 impl Shard {
     /// A shard without sessions.
-    pub fn new(index: usize, bus: Bus) -> Self {
+    pub fn new(index: usize, bus: Bus, tally: Arc<Tally>) -> Self {
         Self {
             index,
             bus,
+            tally,
             table: Mutex::default(),
         }
     }
@@ -172,6 +189,7 @@ impl Shard {
             owner,
             client: Mutex::new(client),
             session: Mutex::new(session),
+            held_to: Mutex::new(None),
             woken: AtomicBool::new(false),
             wake: Notify::new(),
             kick: AtomicU8::new(0),
@@ -197,7 +215,9 @@ impl Shard {
                     }
                 };
                 let subscribers = table.subscribers.entry(id).or_default();
-                subscribers.insert(cell.key, cell.clone());
+                if subscribers.insert(cell.key, cell.clone()).is_none() {
+                    self.tally.subscriptions.rise();
+                }
                 Ok(Place::Filter(id))
             }
             Subscription::Shared(group) => {
@@ -209,6 +229,7 @@ impl Shard {
                     groups: 0,
                 });
                 member.groups += 1;
+                self.tally.shared_subscriptions.rise();
                 Ok(Place::Share(share))
             }
         }
@@ -222,7 +243,9 @@ impl Shard {
                 let Some(subscribers) = table.subscribers.get_mut(&id) else {
                     return;
                 };
-                subscribers.remove(&key);
+                if subscribers.remove(&key).is_some() {
+                    self.tally.subscriptions.fall();
+                }
                 if subscribers.is_empty() {
                     table.subscribers.remove(&id);
                     table.ids.remove(had.filter());
@@ -233,6 +256,7 @@ impl Shard {
                 self.bus.share_leave(share, key);
                 if let Some(member) = table.members.get_mut(&key) {
                     member.groups -= 1;
+                    self.tally.shared_subscriptions.fall();
                     if member.groups == 0 {
                         table.members.remove(&key);
                     }
@@ -265,7 +289,7 @@ impl Shard {
                     .into_iter()
                     .flat_map(HashMap::values)
                 {
-                    give(cell, &frame, [Place::Filter(id)]);
+                    self.give(cell, &frame, [Place::Filter(id)]);
                 }
             }
             (Some(first), Some(second)) => {
@@ -282,15 +306,24 @@ impl Shard {
                     }
                 }
                 for (cell, places) in wanted.into_values() {
-                    give(cell, &frame, places);
+                    self.give(cell, &frame, places);
                 }
             }
         }
         for (key, share) in delivery.shared() {
             match table.members.get(&key) {
-                Some(member) => give(&member.cell, &frame, [Place::Share(share)]),
+                Some(member) => self.give(&member.cell, &frame, [Place::Share(share)]),
                 None => self.pass_on(share, &frame),
             }
+        }
+    }
+
+    fn give(&self, cell: &Cell, frame: &Frame, places: impl IntoIterator<Item = Place>) {
+        let taken = cell.session().deliver(frame, places);
+        metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
+        self.tally.messages_dropped.add(taken.dropped);
+        if taken.queued {
+            cell.wake();
         }
     }
 
@@ -303,14 +336,6 @@ impl Shard {
                 tracing::error!(%error, "a message of a shared group found no member");
             }
         });
-    }
-}
-
-fn give(cell: &Cell, frame: &Frame, places: impl IntoIterator<Item = Place>) {
-    let taken = cell.session().deliver(frame, places);
-    metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
-    if taken.queued {
-        cell.wake();
     }
 }
 

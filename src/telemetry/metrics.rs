@@ -55,10 +55,14 @@ families! {
     describe_gauge "portcullis_mqtt_connections" "MQTT connections now.";
     describe_counter "portcullis_mqtt_connections_ended_total" "MQTT connections that ended, by reason.";
     describe_counter "portcullis_mqtt_connections_over_limit_total" "Connections that were closed at once because there are too many.";
+    describe_counter "portcullis_mqtt_connections_unserved_total" "Connections that were closed before their handshake, by reason: too many or too often from their address, from no trusted proxy, or without its header.";
+    describe_counter "portcullis_websocket_requests_total" "Requests for a WebSocket, by outcome: accepted, or why there is none.";
+    describe_counter "portcullis_websocket_failures_total" "WebSockets that ended because the client broke a rule of the protocol, by rule.";
     describe_gauge "portcullis_mqtt_sessions" "MQTT sessions, with and without connection.";
     describe_counter "portcullis_mqtt_messages_received_total" "Messages that clients published and the bus took.";
     describe_counter "portcullis_mqtt_messages_sent_total" "Messages that were sent to clients.";
     describe_counter "portcullis_mqtt_messages_dropped_total" "Messages that did not reach a client, by reason.";
+    describe_counter "portcullis_mqtt_events_left_out_total" "Events that administrators who are subscribed were not told one by one, by reason.";
     describe_counter "portcullis_mqtt_denied_total" "Publishes and subscriptions that were not permitted, by action.";
     describe_counter "portcullis_mqtt_commands_total" "Commands of administrators on the control topic, by outcome.";
     describe_counter "portcullis_bus_published_total" "Frames that the bus took.";

@@ -54,6 +54,18 @@ pub enum AcceptError {
     NoGate(NoGate),
 }
 
+impl AcceptError {
+    /// The reason as one word for logs, metric labels and events, from a closed set.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            AcceptError::Timeout => "timeout",
+            AcceptError::Failed(_) => "tls",
+            AcceptError::Refused(refused) => refused.refusal.reason(),
+            AcceptError::NoGate(no_gate) => no_gate.reason(),
+        }
+    }
+}
+
 /// Accepts TLS connections of peers whose CA is active. Cheap to clone.
 #[derive(Clone)]
 pub struct GateAcceptor {

@@ -4,8 +4,11 @@
 //! the reading already sees a change, or the change finds the peer here. Connections whose
 //! handshake is still running are in the index too, from the moment their certificate was accepted.
 
+mod walk;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -81,8 +84,9 @@ impl fmt::Display for Cut {
 /// The connected peers of one instance.
 #[derive(Debug, Default)]
 pub struct LivePeers {
-    by_key: DashMap<CaKeyId, HashMap<u64, Arc<Entry>>>,
-    by_device: DashMap<DeviceKey, HashMap<u64, Arc<Entry>>>,
+    /// In the order in which they came, so that a walk can stop and go on.
+    by_key: DashMap<CaKeyId, BTreeMap<u64, Arc<Entry>>>,
+    by_device: DashMap<DeviceKey, BTreeMap<u64, Arc<Entry>>>,
     /// By the last second at which the whole path is valid.
     by_end: Mutex<BTreeMap<(i64, u64), Arc<Entry>>>,
     next: AtomicU64,
@@ -95,6 +99,18 @@ struct Entry {
     peer: VerifiedPeer,
     cut: AtomicU8,
     told: Notify,
+    /// Why its trust ended, in all detail.
+    why: OnceLock<Refusal>,
+    called: OnceLock<Called>,
+}
+
+/// What a connected peer calls itself, for people to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    /// Its name for itself; nothing follows from it.
+    pub name: Box<str>,
+    /// Where it connects from.
+    pub address: SocketAddr,
 }
 
 impl Entry {
@@ -103,8 +119,15 @@ impl Entry {
         (self.peer.admitted().path_not_after(), self.number)
     }
 
+    fn is_welcome(&self) -> bool {
+        self.cut.load(Ordering::Acquire) == 0
+    }
+
     /// `true` if it was not told before.
-    fn tell(&self, cut: Cut) -> bool {
+    fn tell(&self, why: Refusal) -> bool {
+        let cut = Cut::of(&why);
+        // First, so that it is there when the cut is seen. Of two at a time either is true.
+        let _ = self.why.set(why);
         let told = self
             .cut
             .compare_exchange(0, encode(cut), Ordering::AcqRel, Ordering::Acquire)
@@ -138,6 +161,8 @@ impl LivePeers {
             peer,
             cut: AtomicU8::new(0),
             told: Notify::new(),
+            why: OnceLock::new(),
+            called: OnceLock::new(),
         });
         for key in entry.peer.path() {
             self.by_key
@@ -200,7 +225,10 @@ impl LivePeers {
         drop(ends);
         expired
             .into_values()
-            .filter(|entry| entry.tell(Cut::Expired))
+            .filter(|entry| {
+                let member = entry.peer.admitted().ends_first().clone();
+                entry.tell(Refusal::OutsideValidity(member))
+            })
             .count()
     }
 
@@ -239,6 +267,24 @@ impl LivePeer {
     /// Whether the trust has ended, and why. One atomic read: cheap enough before every packet.
     pub fn cut(&self) -> Option<Cut> {
         decode(self.0.entry.cut.load(Ordering::Acquire))
+    }
+
+    /// Why the trust has ended, in the words that a refusal would have; `None` if it has not.
+    pub fn cut_words(&self) -> Option<String> {
+        let entry = &self.0.entry;
+        let (cut, why) = (self.cut()?, entry.why.get()?);
+        Some(match cut {
+            Cut::CaDeleted => format!("{why} any more; CA {} did", entry.peer.ca_sn()),
+            _ => why.to_string(),
+        })
+    }
+
+    /// Note what the peer calls itself. The first word counts.
+    pub fn is_called(&self, name: &str, address: SocketAddr) {
+        let _ = self.0.entry.called.set(Called {
+            name: name.into(),
+            address,
+        });
     }
 
     /// Resolves when the trust ends, at once if it already has. Cancel safe.
@@ -284,7 +330,7 @@ impl PeerSlot {
 }
 
 fn leave<K: std::hash::Hash + Eq>(
-    map: &DashMap<K, HashMap<u64, Arc<Entry>>>,
+    map: &DashMap<K, BTreeMap<u64, Arc<Entry>>>,
     key: &K,
     number: u64,
 ) {
@@ -300,7 +346,7 @@ fn cut_all(entries: impl IntoIterator<Item = Arc<Entry>>, registry: &Registry, n
         .filter(|entry| {
             registry
                 .objection(entry.peer.admitted(), now)
-                .is_some_and(|refusal| entry.tell(Cut::of(&refusal)))
+                .is_some_and(|refusal| entry.tell(refusal))
         })
         .count()
 }

@@ -1,8 +1,9 @@
 //! Who is at the other end, as proved by the handshake.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::ca::id::{CaId, CaKeyId, CertSerial, InstanceId};
+use crate::ca::names::SubjectNames;
 use crate::ca::path::Admitted;
 pub use crate::ca::registry::Purpose;
 
@@ -14,11 +15,16 @@ pub struct VerifiedPeer(Arc<Parts>);
 struct Parts {
     instance: InstanceId,
     admitted: Admitted,
+    names: OnceLock<SubjectNames>,
 }
 
 impl VerifiedPeer {
     pub(crate) fn new(instance: InstanceId, admitted: Admitted) -> Self {
-        Self(Arc::new(Parts { instance, admitted }))
+        Self(Arc::new(Parts {
+            instance,
+            admitted,
+            names: OnceLock::new(),
+        }))
     }
 
     /// What the gate found.
@@ -52,6 +58,13 @@ impl VerifiedPeer {
     /// Common name of its certificate (the last one, if there are several); no control characters.
     pub fn common_name(&self) -> Option<&str> {
         self.0.admitted.common_name()
+    }
+    /// The other names in its certificate, read from it when they are asked for first.
+    pub fn names(&self) -> &SubjectNames {
+        let admitted = &self.0.admitted;
+        self.0
+            .names
+            .get_or_init(|| SubjectNames::of_der(admitted.der()))
     }
     /// The authorities of the verified path, from the issuer up to the anchor.
     pub fn path(&self) -> &[CaKeyId] {

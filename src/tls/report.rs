@@ -15,35 +15,40 @@ pub(super) fn report(
     let handshake_ms = took.as_secs_f64() * 1000.0;
     let outcome = match result {
         Ok(()) => "accepted",
-        Err(AcceptError::Timeout) => {
-            tracing::info!(client.addr = %remote, tls.server_name = server_name, handshake_ms, reason = "timeout", "handshake not finished in time");
-            "timeout"
+        Err(error) => {
+            tell(error, remote, server_name, handshake_ms);
+            error.reason()
         }
-        Err(AcceptError::Failed(error)) => {
-            tracing::info!(client.addr = %remote, tls.server_name = server_name, handshake_ms, reason = "tls", %error, "handshake failed");
-            "tls"
+    };
+    metrics::counter!("portcullis_handshakes_total", "outcome" => outcome).increment(1);
+    metrics::histogram!("portcullis_handshake_seconds").record(took.as_secs_f64());
+}
+
+fn tell(error: &AcceptError, remote: SocketAddr, server_name: Option<&str>, handshake_ms: f64) {
+    let reason = error.reason();
+    match error {
+        AcceptError::Timeout => {
+            tracing::info!(client.addr = %remote, tls.server_name = server_name, handshake_ms, reason, "handshake not finished in time");
         }
-        Err(AcceptError::NoGate(no_gate)) => {
-            let reason = no_gate.reason();
+        AcceptError::Failed(error) => {
+            tracing::info!(client.addr = %remote, tls.server_name = server_name, handshake_ms, reason, %error, "handshake failed");
+        }
+        AcceptError::NoGate(_) => {
             tracing::info!(client.addr = %remote, tls.server_name = server_name, handshake_ms, reason, "no instance for the server name");
-            reason
         }
-        Err(AcceptError::Refused(refused)) => {
+        AcceptError::Refused(refused) => {
             tracing::info!(
                 client.addr = %remote,
                 tls.server_name = server_name,
                 handshake_ms,
-                reason = refused.refusal.reason(),
+                reason,
                 ca.sn = refused.ca.as_ref().map(tracing::field::display),
                 device.sn = refused.device.as_ref().map(tracing::field::display),
                 detail = %refused.refusal,
                 "client certificate refused"
             );
-            refused.refusal.reason()
         }
-    };
-    metrics::counter!("portcullis_handshakes_total", "outcome" => outcome).increment(1);
-    metrics::histogram!("portcullis_handshake_seconds").record(took.as_secs_f64());
+    }
 }
 
 /// Log and count a client that connected and said nothing within the limit, for callers that wait

@@ -27,6 +27,7 @@ use crate::tls::verifier::CaVerifier;
 
 mod names;
 mod race;
+mod words;
 
 struct Gate {
     way: Way,

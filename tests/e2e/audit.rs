@@ -113,3 +113,59 @@ fn find<'a>(record: &'a Value, field: &str) -> Option<&'a Value> {
         .get(field)
         .or_else(|| fields.values().find_map(|value| find(value, field)))
 }
+
+#[test]
+fn listing_shows_who_did_what_and_stops_where_the_chain_breaks() {
+    let broker = Broker::start();
+    let api = broker.api();
+    let sn = api.sn_of("ca-a");
+    api.inactivate(&sn);
+    let list = |arguments: &[&str]| {
+        let mut command = program();
+        command
+            .args(["audit", "list"])
+            .arg(broker.audit_file())
+            .args(arguments);
+        Process::spawn(&mut command).finish()
+    };
+    let shown = list(&["--about", "InactivateCa"]);
+    assert_eq!(shown.code, 0, "{}", shown.stderr);
+    let lines: Vec<_> = shown.stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "a head, intent and outcome: {lines:#?}");
+    for line in &lines[1..] {
+        assert!(
+            line.contains(&format!("access_key:{}", api.key_id)),
+            "{line}"
+        );
+        assert!(line.contains(&sn), "{line}");
+    }
+    assert!(
+        lines[1].contains("intent: active to inactive"),
+        "{lines:#?}"
+    );
+    assert!(lines[2].contains("done"), "{lines:#?}");
+    let json = list(&["--last", "1", "--json"]);
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json[0]["phase"], "done");
+    assert_eq!(json.as_array().unwrap().len(), 1);
+
+    let text = fs::read_to_string(broker.audit_file()).unwrap();
+    let changed = text.replacen("\"after\":\"inactive\"", "\"after\":\"active\"", 1);
+    assert_ne!(changed, text);
+    let file = broker.home().path().join("changed.log");
+    fs::write(&file, changed).unwrap();
+    let mut command = program();
+    command.args(["audit", "list"]).arg(&file);
+    let broken = Process::spawn(&mut command).finish();
+    assert_eq!(broken.code, 1);
+    assert!(
+        broken.stdout.contains("RegisterCaCertificate"),
+        "what is before it"
+    );
+    assert!(!broken.stdout.contains("InactivateCa"), "{}", broken.stdout);
+    assert!(
+        broken.stderr.contains("is broken at line"),
+        "{}",
+        broken.stderr
+    );
+}

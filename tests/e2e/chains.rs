@@ -226,7 +226,7 @@ fn second_ca_with_the_same_serial_number_is_not_registered() {
 }
 
 /// A CA certificate's parameters with the subject of that one.
-fn same_subject(ca: &Ca) -> rcgen::CertificateParams {
+pub fn same_subject(ca: &Ca) -> rcgen::CertificateParams {
     let (_, parsed) = x509_parser::parse_x509_certificate(&ca.der).unwrap();
     let name = parsed.subject().iter_common_name().next().unwrap();
     let mut params = ca_params(name.as_str().unwrap());

@@ -6,10 +6,12 @@ pub mod configured;
 pub mod fleet;
 pub mod mosquitto;
 pub mod mqtt;
+pub mod paho;
 pub mod pki;
 pub mod process;
 pub mod sdk;
 pub mod tls;
+pub mod websocket;
 pub mod wire;
 
 use std::time::{Duration, Instant};

@@ -386,3 +386,23 @@ fn command_line_says_when_no_broker_answers_on_the_socket() {
     let broker = Broker::restart(Broker::restart(home).kill9());
     done(&broker, &["ca", "list"]);
 }
+
+#[test]
+fn command_that_is_hinted_at_reaches_the_same_broker() {
+    let broker = Broker::start();
+    let options = format!(" --socket {}", socket(&broker).display());
+    let code = done(&broker, &["ca", "register-code"]);
+    let next =
+        format!("portcullis ca register NAME CA.pem --verification verification.pem{options}");
+    assert!(code.contains(&next), "{code}");
+    for (arguments, hint) in [
+        (["session", "show", "nobody"], "portcullis session list"),
+        (["key", "show", "nobody"], "portcullis key list"),
+        (["instance", "show", "nowhere"], "portcullis instance list"),
+    ] {
+        let refused = host(&broker, &arguments);
+        assert_eq!(refused.code, 4, "{}", refused.stderr);
+        let hint = format!("`{hint}{options}`");
+        assert!(refused.stderr.contains(&hint), "{}", refused.stderr);
+    }
+}

@@ -1,7 +1,7 @@
 //! End-to-end scenarios: the program as it is shipped, real TLS, real clients.
 //!
 //! Each scenario starts its own broker on ports that the system picks, so all of them can run
-//! at once. `tests/run` installs what they need (mosquitto's clients, the vendor's SDKs for Python and Node).
+//! at once. `tests/run` installs what they need (mosquitto's clients, paho, the vendor's SDKs).
 
 // The lint configuration allows these in functions marked `#[test]`; helpers are not marked.
 #![allow(
@@ -14,6 +14,7 @@
 mod harness;
 
 mod access;
+mod access_rules;
 mod audit;
 mod chains;
 mod cli;
@@ -25,16 +26,22 @@ mod crl_large;
 mod documents;
 mod durability;
 mod expiry;
+mod explain;
+mod floods;
 mod gate;
 mod generated;
 mod host_door;
 mod http;
+mod impact;
 mod in_flight;
 mod instances;
 mod life_cycle;
+mod lockout;
 mod mqtt_basics;
+mod mqtt_conformance;
 mod mqtt_sessions;
 mod ordering;
+mod proxies;
 mod registering;
 mod replay;
 mod requests;
@@ -48,6 +55,9 @@ mod sessions_cli;
 mod signatures;
 mod silence;
 mod startup;
+mod sys;
+mod sys_figures;
 mod tampering;
 mod throttling;
 mod unfit;
+mod websocket;

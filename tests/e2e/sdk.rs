@@ -1,9 +1,11 @@
 //! The vendor's unmodified SDKs against the broker: every operation, and HTTPS with a private CA.
 
+use rcgen::CustomExtension;
 use serde_json::json;
 
 use crate::harness::Broker;
 use crate::harness::configured::{Configured, Transport};
+use crate::harness::pki::{Ca, ca_params, new_key};
 use crate::harness::sdk::{Caller, Sdk, Style, Trust};
 use crate::life_cycle;
 
@@ -88,6 +90,54 @@ fn private_ca_is_trusted_where_the_sdk_is_told_of_it_and_nowhere_else() {
         assert!(error["status"].is_null(), "{style:?}: {error}");
         let message = error["message"].as_str().unwrap().to_ascii_lowercase();
         assert!(message.contains("certificate"), "{style:?}: {error}");
+    }
+}
+
+/// The newer SDKs send certificates in the query, however long they are.
+#[test]
+fn certificates_of_16_kib_fit_into_the_query() {
+    let broker = Broker::start();
+    // Each of them, as in a certificate: in base64 few of them are written as three.
+    let octets: Vec<_> = (0..15_000).map(|n| (n * 31 % 256) as u8).collect();
+    for style in [
+        Style::Sync,
+        Style::Async,
+        Style::CoreGet,
+        Style::PopGet,
+        Style::OpenApi,
+    ] {
+        let mut params = ca_params("with a long extension");
+        let extension = CustomExtension::from_oid_content(&[2, 999, 1], octets.clone());
+        params.custom_extensions = vec![extension];
+        let ca = Ca::self_signed(params, &new_key());
+        assert!(ca.pem().len() > 20_000);
+        let sdk = Sdk::new(&broker, style);
+        let code = sdk.ok("GetRegisterCode", json!({}))["RegisterCode"].clone();
+        let arguments = json!({
+            "CaName": "long",
+            "CaContent": ca.pem(),
+            "VerificationContent": ca.verification(code.as_str().unwrap()),
+        });
+        sdk.ok("RegisterCaCertificate", arguments);
+        let shown = sdk.ok("GetCaCertificate", json!({"Sn": ca.sn()}));
+        assert_eq!(shown["Data"]["CaContent"], ca.pem());
+    }
+}
+
+/// Longer than any request line may be: the refusal is one that the SDKs can read.
+#[test]
+fn request_that_is_too_long_is_called_so() {
+    let broker = Broker::start();
+    for style in [Style::Sync, Style::CoreGet, Style::PopGet, Style::OpenApi] {
+        let sdk = Sdk::new(&broker, style);
+        for octets in [33_000, 66_000] {
+            let long = "x".repeat(octets);
+            let error = sdk.error("GetCaCertificate", json!({"Sn": long}));
+            assert_eq!(
+                error["code"], "RequestHeadTooLarge",
+                "{style:?} {octets}: {error:.300}"
+            );
+        }
     }
 }
 

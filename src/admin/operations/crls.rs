@@ -4,9 +4,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Outcome, field, page, pem, required};
+use super::{Outcome, field, page, required};
 use crate::admin::params::Params;
 use crate::admin::types::milliseconds;
+use crate::ca::certificate::with_line_ends;
 use crate::ca::crl::{Certificates, CrlPolicy};
 use crate::control::crl::{CrlChanged, CrlView, NewCrl};
 use crate::control::{Caller, Control, Page, PageRequest};
@@ -19,7 +20,7 @@ pub(super) async fn import(
     params: &Params,
 ) -> Outcome {
     let new = NewCrl {
-        content: Bytes::from(pem(required(params, "CrlContent")?).into_owned()),
+        content: Bytes::from(with_line_ends(required(params, "CrlContent")?).into_owned()),
         ca: params.get("CaSn").map(str::to_owned),
         file: None,
     };

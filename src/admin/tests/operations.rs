@@ -328,3 +328,34 @@ fn command_line_takes_names_and_says_what_is_missing() {
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("02, 03"), "{error}");
 }
+
+#[test]
+fn no_access_key_is_made_for_the_owner_of_an_instance_that_is_not_there() {
+    let world = World::new(None);
+    let host = crate::control::Caller {
+        principal: crate::control::Principal::Host("root".to_owned()),
+        account: "host".parse().unwrap(),
+        grant: crate::control::Grant::Everything,
+        door: Door::Host,
+        address: None,
+        request_id: crate::ca::id::RequestId::from_random([7; 16]),
+    };
+    let create = |instance: &str| {
+        let mut params = Params::default();
+        params
+            .insert("MqttInstanceId".to_owned(), instance.to_owned())
+            .unwrap();
+        let action = Action::CreateAccessKey;
+        runtime().block_on(crate::admin::operations::execute(
+            &world.control,
+            &host,
+            action,
+            &params,
+        ))
+    };
+    let refused = create("post-cn-nowhere").unwrap_err();
+    assert_eq!(refused.code, Code::MqttInstanceNotFound);
+    assert!(world.control.access_keys().all().is_empty());
+    let made = create(INSTANCE).unwrap();
+    assert_eq!(made["AccessKey"]["Account"], "owner");
+}

@@ -35,11 +35,12 @@ fn certificates_that_are_no_cas_are_told_why() {
     ] {
         assert!(CaCertificate::from_pem(bad).is_err(), "{bad:?}");
     }
-    let one_line = root.pem().replace('\n', "\\n");
-    assert_eq!(
-        CaCertificate::from_pem(&one_line).unwrap().id(),
-        root.certificate().id()
-    );
+    let spelled_out = root.pem().replace('\n', "\\n");
+    let with_returns = root.pem().replace('\n', r"\r\n");
+    for text in [&spelled_out, &with_returns, &format!("{spelled_out}\n")] {
+        let read = CaCertificate::from_pem(text).unwrap();
+        assert_eq!(read.id(), root.certificate().id(), "{text:?}");
+    }
     assert!(CaCertificate::from_pem(&root.pem().replace('\n', "\r\n")).is_ok());
 }
 

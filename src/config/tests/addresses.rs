@@ -23,7 +23,7 @@ tls_key = "/etc/portcullis/server.key"
 
 fn groups(instances: &[(&str, &[&str])]) -> Vec<Vec<String>> {
     let config = Files::new().load(&text(instances)).unwrap();
-    let ids = |group: Vec<&Instance>| group.iter().map(|it| it.id.to_string()).collect();
+    let ids = |it: Listener| it.instances.iter().map(|it| it.id.to_string()).collect();
     config.listeners().into_iter().map(ids).collect()
 }
 
@@ -113,5 +113,146 @@ fn names_are_looked_at_although_something_else_is_wrong() {
     assert_eq!(
         keys(&faults),
         ["instance[0].id", "instance[1].server_names[0]"]
+    );
+}
+
+/// The text above, with lines added to each instance.
+fn with(instances: &[(&str, &[&str])], lines: &[&str]) -> String {
+    let mut text = text(instances);
+    for (index, lines) in lines.iter().enumerate() {
+        let id = format!("id = \"i{index}\"\n");
+        text = text.replace(&id, &format!("{id}{lines}\n"));
+    }
+    text
+}
+
+#[test]
+fn websocket_addresses_are_shared_as_those_of_mqtt() {
+    let websocket = "websocket_listen = \"127.0.0.1:443\"";
+    let text = with(
+        &[
+            ("127.0.0.1:1", &["a.example"]),
+            ("127.0.0.1:2", &["b.example"]),
+            ("127.0.0.1:2", &["c.example"]),
+        ],
+        &[websocket, websocket, ""],
+    );
+    let config = Files::new().load(&text).unwrap();
+    let listeners: Vec<_> = config
+        .listeners()
+        .iter()
+        .map(|it| (it.wire, it.address.port(), it.instances.len()))
+        .collect();
+    assert_eq!(
+        listeners,
+        [
+            (Wire::Mqtt, 1, 1),
+            (Wire::Mqtt, 2, 2),
+            (Wire::WebSocket, 443, 2)
+        ]
+    );
+}
+
+#[test]
+fn websocket_addresses_that_cannot_be_are_reported() {
+    let (one, two) = ("127.0.0.1:1", "127.0.0.1:2");
+    let at = |address: &str| format!("websocket_listen = \"{address}\"");
+    let (at_one, at_two, at_three) = (at(one), at(two), at("127.0.0.1:3"));
+    let text = with(
+        &[(one, &["a.example"]), (one, &["a.example"]), (two, &[])],
+        &[
+            &at_three,
+            &format!("{at_three}\nwebsocket_path = \"mqtt\""),
+            &at_one,
+        ],
+    );
+    let faults = Files::new().faults(&text);
+    // The name that both have at both addresses is told once.
+    assert_eq!(
+        keys(&faults),
+        [
+            "instance[1].websocket_path",
+            "instance[1].server_names[0]",
+            "instance[2].websocket_listen"
+        ]
+    );
+    let text = with(&[(one, &[]), (two, &[])], &[&at_two, &at_two]);
+    let faults = Files::new().faults(&text);
+    assert_eq!(
+        keys(&faults),
+        [
+            "instance[1].server_names",
+            "instance[0].websocket_listen",
+            "instance[1].websocket_listen"
+        ]
+    );
+    assert!(faults[0].what.contains("127.0.0.1:2"), "{}", faults[0]);
+}
+
+#[test]
+fn paths_and_origins_are_read_or_reported() {
+    let one = |lines: &str| with(&[("127.0.0.1:1", &[])], &[lines]);
+    let text =
+        one("websocket_listen = \"127.0.0.1:2\"\nwebsocket_origins = [\"https://A.example:443\"]");
+    let config = Files::new().load(&text).unwrap();
+    let door = &config.instances[0].websocket.as_ref().unwrap().door;
+    assert_eq!(door.path, "/mqtt");
+    assert_eq!(door.origins[0].to_string(), "https://a.example");
+    for path in ["", "mqtt", "/a?b", "/a#b", "/a b", "*"] {
+        let faults = Files::new().faults(&one(&format!("websocket_path = \"{path}\"")));
+        assert_eq!(keys(&faults), ["instance[0].websocket_path"], "{path}");
+    }
+    let text = one("websocket_origins = [\"https://a.example\", \"*\", \"https://a.example/x\"]");
+    assert_eq!(
+        keys(&Files::new().faults(&text)),
+        [
+            "instance[0].websocket_origins[1]",
+            "instance[0].websocket_origins[2]"
+        ]
+    );
+}
+
+#[test]
+fn proxies_are_read_or_reported() {
+    let one = |lines: &str| with(&[("127.0.0.1:1", &[])], &[lines]);
+    let off = Files::new().load(&one("")).unwrap();
+    assert_eq!(off.instances[0].proxies, Proxies::None);
+    let text = one("proxy_protocol = \"v2\"\nproxy_trusted = [\"10.0.0.0/8\", \"::1\"]");
+    let networks = ["10.0.0.0/8", "::1/128"].map(|it| it.parse().unwrap());
+    assert_eq!(
+        Files::new().load(&text).unwrap().instances[0].proxies,
+        Proxies::Trusted(networks.to_vec())
+    );
+    for (lines, fault) in [
+        ("proxy_protocol = \"v1\"", "instance[0].proxy_protocol"),
+        ("proxy_protocol = \"v2\"", "instance[0].proxy_trusted"),
+        (
+            "proxy_trusted = [\"10.1.0.0/8\"]",
+            "instance[0].proxy_trusted[0]",
+        ),
+        (
+            "proxy_trusted = [\"proxy.example\"]",
+            "instance[0].proxy_trusted[0]",
+        ),
+    ] {
+        assert_eq!(keys(&Files::new().faults(&one(lines))), [fault], "{lines}");
+    }
+}
+
+#[test]
+fn instances_of_one_address_have_the_same_proxies() {
+    let here = "127.0.0.1:1";
+    let trusting = |network| format!("proxy_protocol = \"v2\"\nproxy_trusted = [\"{network}\"]");
+    let (one, other) = (trusting("10.0.0.0/8"), trusting("10.0.0.0/9"));
+    let instances: [(&str, &[&str]); 4] = [
+        (here, &["a.example"]),
+        (here, &["b.example"]),
+        (here, &["c.example"]),
+        (here, &[]),
+    ];
+    let faults = Files::new().faults(&with(&instances, &[&one, &one, &other, ""]));
+    assert_eq!(
+        keys(&faults),
+        ["instance[2].proxy_protocol", "instance[3].proxy_protocol"]
     );
 }

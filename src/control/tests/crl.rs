@@ -49,12 +49,8 @@ impl World {
         }
     }
 
-    async fn connect(&self, device: &TestDevice) -> LivePeer {
-        let peer = self.record(device).await;
-        let instance = INSTANCE.parse().unwrap();
-        let registry = self.control.registry(&instance).unwrap();
-        let peers = self.control.peers(&instance).unwrap();
-        peers.enter(peer, &registry, now_secs()).unwrap()
+    async fn record_and_connect(&self, device: &TestDevice) -> LivePeer {
+        self.enter(self.record(device).await)
     }
 
     fn advance(&self, by: Duration) {
@@ -79,7 +75,10 @@ async fn revoked_device_is_refused_and_cut_and_stays_out_after_a_restart() {
     let (mut world, ca) = (World::new().await, TestCa::root("ca", 0xca));
     let sn = world.register(&ca, "ca").await;
     let (bad, good) = (ca.issue("bad", 5), ca.issue("good", 6));
-    let (bad_live, good_live) = (world.connect(&bad).await, world.connect(&good).await);
+    let (bad_live, good_live) = (
+        world.record_and_connect(&bad).await,
+        world.record_and_connect(&good).await,
+    );
     let imported = world
         .import(&ca, &TestCrl::revoking(7, &[5]))
         .await
@@ -260,7 +259,7 @@ async fn list_without_an_entry_lets_it_in_only_when_it_is_on_disk() {
         .await
         .unwrap();
     let (five, six) = (ca.issue("five", 5), ca.issue("six", 6));
-    let live = world.connect(&six).await;
+    let live = world.record_and_connect(&six).await;
     world.store.broken.store(true, Ordering::Relaxed);
     let refused = world.import(&ca, &TestCrl::revoking(2, &[6])).await;
     assert!(
@@ -323,7 +322,7 @@ async fn policy_is_in_force_durable_and_cuts_whom_nothing_vouches_for() {
     let (mut world, ca) = (World::new().await, TestCa::root("ca", 1));
     let sn = world.register(&ca, "ca").await;
     let device = ca.issue("d", 5);
-    let live = world.connect(&device).await;
+    let live = world.record_and_connect(&device).await;
     assert_eq!(world.policy(&sn, CrlPolicy::InDate).await, 0);
     assert_eq!(live.cut(), None);
     assert_eq!(world.policy(&sn, CrlPolicy::Required).await, 1);
@@ -365,7 +364,7 @@ async fn list_that_expires_while_it_is_demanded_cuts_and_refuses() {
         .await
         .unwrap();
     world.policy(&sn, CrlPolicy::Required).await;
-    let live = world.connect(&device).await;
+    let live = world.record_and_connect(&device).await;
     world.advance(Duration::from_secs(990));
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(live.cut(), None);

@@ -106,6 +106,23 @@ async fn new_policy_binds_calls_that_are_under_way() {
 }
 
 #[tokio::test]
+async fn repeated_change_of_a_key_changes_nothing_and_disturbs_no_call() {
+    let world = World::new().await;
+    let key = world.key(Some(reads_only())).await;
+    let under_way = world.grant(&key).unwrap();
+    let commits = world.store.kept.lock().unwrap().seq;
+    let id = key.key.id.as_str();
+    for change in [
+        KeyChange::Status(Status::Active),
+        KeyChange::Policy(Some(reads_only())),
+    ] {
+        world.control.change_key(&host(), id, change).await.unwrap();
+    }
+    assert_eq!(under_way.check(Need::GetRegisterCode, RESOURCE), Ok(()));
+    assert_eq!(world.store.kept.lock().unwrap().seq, commits);
+}
+
+#[tokio::test]
 async fn disabled_key_stays_out_in_memory_when_the_disk_fails() {
     use std::sync::atomic::Ordering;
     let world = World::new().await;

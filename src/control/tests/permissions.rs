@@ -145,6 +145,33 @@ async fn revoked_key_changes_nothing_any_more() {
 }
 
 #[tokio::test]
+async fn key_revoked_while_its_call_waits_for_its_turn_gets_no_register_code() {
+    let world = World::new().await;
+    let key = Arc::new(KeyGrant::new(None));
+    let caller = Caller {
+        grant: Grant::Key(Arc::clone(&key)),
+        ..caller()
+    };
+    let turn = world.control.0.turn.lock().await;
+    let waits = tokio::spawn({
+        let control = world.control.clone();
+        async move { control.register_code(&caller, INSTANCE).await }
+    });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!waits.is_finished());
+    key.revoke();
+    drop(turn);
+    let answer = waits.await.unwrap();
+    assert!(
+        matches!(answer, Err(ControlError::PermissionDenied(_))),
+        "{answer:?}"
+    );
+    assert!(world.store.kept.lock().unwrap().register_codes.is_empty());
+}
+
+#[tokio::test]
 async fn another_account_is_no_owner_whatever_its_policy() {
     let world = World::new().await;
     let sn = world.register(&TestCa::root("a", 1), "a").await;

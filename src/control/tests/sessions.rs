@@ -5,14 +5,17 @@ use std::sync::{Arc, Mutex};
 use super::permissions::with_policy;
 use super::world::{World, caller, host};
 use super::{INSTANCE, PAGE};
+use crate::control::grant::KeyGrant;
 use crate::control::sessions::{Closed, Later, Presence, SessionView, Sessions, Wanted};
-use crate::control::{Answer, Caller, ControlError, Door, Page, PageRequest};
+use crate::control::{Answer, Caller, ControlError, Door, Grant, Page, PageRequest};
 use crate::testing::TestCa;
 
 /// One client, `c`, is connected; notes what it is asked to do.
 #[derive(Default)]
 struct Fake {
     asked: Mutex<Vec<String>>,
+    /// Revoked as soon as its caller was found to be allowed.
+    revokes: Mutex<Option<Arc<KeyGrant>>>,
 }
 
 impl Fake {
@@ -34,6 +37,9 @@ impl Fake {
 
 impl Sessions for Fake {
     fn longest_client_id(&self) -> usize {
+        if let Some(key) = self.revokes.lock().unwrap().take() {
+            key.revoke();
+        }
         8
     }
 
@@ -119,6 +125,39 @@ async fn closing_is_recorded_with_intent_and_outcome() {
         }
         assert_eq!(lines[1]["detail"], detail);
     }
+}
+
+#[tokio::test]
+async fn key_revoked_while_its_call_is_under_way_closes_and_sees_nothing() {
+    let world = World::new().await;
+    let fake = Fake::of(&world);
+    let revoked_meanwhile = || {
+        let key = Arc::new(KeyGrant::new(None));
+        *fake.revokes.lock().unwrap() = Some(Arc::clone(&key));
+        Caller {
+            grant: Grant::Key(key),
+            ..caller()
+        }
+    };
+    let by = revoked_meanwhile();
+    let closed = world.control.close_connection(&by, INSTANCE, "c").await;
+    assert!(
+        matches!(closed, Err(ControlError::PermissionDenied(_))),
+        "{closed:?}"
+    );
+    assert!(fake.asked().is_empty(), "nothing was closed");
+    let lines = world.audit_lines();
+    let phases: Vec<_> = lines.iter().map(|line| line["phase"].clone()).collect();
+    assert_eq!(phases, ["intent", "failed"]);
+    let by = revoked_meanwhile();
+    let listed = world
+        .control
+        .list_sessions(&by, INSTANCE, None, None, PAGE)
+        .await;
+    assert!(
+        matches!(listed, Err(ControlError::PermissionDenied(_))),
+        "{listed:?}"
+    );
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ use crate::control::{
     OnInactivate, Principal,
 };
 use crate::store::{Change, CrlDer, Snapshot, Store, StoreError, StoreFuture};
-use crate::testing::{TestCa, TestDevice};
+use crate::testing::{TestCa, TestDevice, now_secs};
+use crate::tls::live::LivePeer;
 use crate::tls::peer::VerifiedPeer;
 
 /// A store in memory that outlives the control over it, as a file would.
@@ -223,6 +224,13 @@ impl World {
             tokio::task::yield_now().await;
         }
         peer
+    }
+
+    /// It is connected.
+    pub(super) fn enter(&self, peer: VerifiedPeer) -> LivePeer {
+        let registry = self.control.registry(peer.instance()).unwrap();
+        let peers = self.control.peers(peer.instance()).unwrap();
+        peers.enter(peer, &registry, now_secs()).unwrap()
     }
 
     pub(super) fn audit_lines(&self) -> Vec<serde_json::Value> {

@@ -170,6 +170,15 @@ impl Directory {
         plan
     }
 
+    /// Whether a message under this topic would be for anybody. Nobody's turn passes.
+    pub(super) fn wants(&self, topic: &TopicName) -> bool {
+        let mut wanted = false;
+        self.read().trie.visit(topic, &mut |entry| {
+            wanted |= !entry.shards.is_empty() || !entry.groups.is_empty();
+        });
+        wanted
+    }
+
     /// One member of one group.
     pub(super) fn plan_for_share(&self, share: ShareId) -> Plan {
         let mut plan = Plan::default();
@@ -267,6 +276,25 @@ mod tests {
         assert_eq!(plan.parts.len(), 2);
         assert_eq!(plan.parts[0].filters, [other]);
         assert_eq!(plan.parts[1].filters, [wide, narrow]);
+    }
+
+    #[test]
+    fn a_topic_is_wanted_while_a_filter_or_a_group_matches_it() {
+        let directory = Directory::new(1);
+        let sys = topic("$SYS/a");
+        directory.subscribe(0, &filter("#")).unwrap();
+        assert!(!directory.wants(&sys));
+        let plain = directory.subscribe(0, &filter("$SYS/#")).unwrap();
+        assert!(directory.wants(&sys));
+        directory.unsubscribe(0, plain);
+        assert!(!directory.wants(&sys));
+        let group = share("$share/g/$SYS/+");
+        let id = directory
+            .share_join(0, &group, SessionKey(1), Presence::Away)
+            .unwrap();
+        assert!(directory.wants(&sys));
+        directory.share_leave(id, SessionKey(1));
+        assert!(!directory.wants(&sys));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytestring::ByteString;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::Instant;
 
 use super::Connection;
 use crate::mqtt::access::Publishing;
@@ -12,6 +13,7 @@ use crate::mqtt::identity::{Client, Owner, Peer, choose_client_id, may_use};
 use crate::mqtt::metrics::Ending;
 use crate::mqtt::registry::AttachError;
 use crate::mqtt::shard::Cell;
+use crate::mqtt::sys::{Refused, Terms};
 use crate::mqtt::topics::TopicName;
 use crate::mqtt::wire::encode::{ConnAck, Outgoing};
 use crate::mqtt::wire::{Connect, Incoming, Version, Will, WireError, reason};
@@ -19,6 +21,8 @@ use crate::mqtt::wire::{Connect, Incoming, Version, Will, WireError, reason};
 /// A client that has its session; CONNACK is in the session's queue.
 pub(super) struct Admitted {
     pub(super) cell: Arc<Cell>,
+    /// Since when.
+    pub(super) since: Instant,
     /// After how long a silence the connection ends.
     pub(super) keep_alive: Option<Duration>,
     pub(super) max_packet: u32,
@@ -46,7 +50,8 @@ where
                     detail = words,
                     "CONNECT refused"
                 );
-                self.refuse(connect.version, code, words);
+                let client_id = Some(connect.client_id.to_string());
+                self.refuse(connect.version, client_id, code, words);
                 Err(Ending::Refused)
             }
         }
@@ -55,14 +60,22 @@ where
     async fn read_connect(&mut self) -> Result<Box<Connect>, Ending> {
         loop {
             match self.decoder.next(&mut self.input) {
-                Ok(Some(Incoming::Connect(connect))) => return Ok(connect),
-                Ok(Some(_)) => return Err(Ending::ProtocolError),
+                Ok(Some(packet)) => {
+                    self.hub.sys.tally.packets_received.add(1);
+                    return match packet {
+                        Incoming::Connect(connect) => Ok(connect),
+                        _ => Err(Ending::ProtocolError),
+                    };
+                }
                 Ok(None) => {}
                 Err(error) => return Err(self.refuse_connect(error)),
             }
             self.input.reserve(self.chunk);
             match self.reader.read_buf(&mut self.input).await {
-                Ok(octets) if octets > 0 => self.adapt(octets),
+                Ok(octets) if octets > 0 => {
+                    self.hub.sys.tally.octets_received.add(octets);
+                    self.adapt(octets);
+                }
                 _ => return Err(Ending::ConnectionLost),
             }
         }
@@ -82,11 +95,24 @@ where
             }
         };
         tracing::info!(%error, "CONNECT refused");
-        self.refuse(version, error.reason(), "CONNECT is not valid");
+        self.refuse(version, None, error.reason(), "CONNECT is not valid");
         Ending::Refused
     }
 
-    fn refuse(&mut self, version: Version, code: u8, words: &'static str) {
+    fn refuse(
+        &mut self,
+        version: Version,
+        client_id: Option<String>,
+        code: u8,
+        words: &'static str,
+    ) {
+        self.refusal = Some(Refused {
+            client_id,
+            ending: Ending::Refused,
+            code: Some(code),
+            detail: Some(words.into()),
+        });
+        self.hub.sys.tally.packets_sent.add(1);
         let packet = ConnAck::refusal(code, words);
         Outgoing::ConnAck(Box::new(packet)).encode(version, u32::MAX, &mut self.output);
     }
@@ -104,9 +130,12 @@ where
             return Err((reason::NOT_AUTHORIZED, words));
         }
         let owner = Owner::of(peer, policy.identity, &policy.administrators);
+        let administrator = owner.is_administrator();
+        let rights = hub.access.rights(peer, &connect.client_id, administrator);
+        self.rights = Some(Arc::new(rights));
         let will = match connect.will.take() {
             None => None,
-            Some(will) => Some(self.check_will(&owner, will)?),
+            Some(will) => Some(self.check_will(will)?),
         };
         let client = Client::of(peer, self.remote, SystemTime::now());
         let expiry = connect.session_expiry.min(hub.limits.max_session_expiry);
@@ -126,6 +155,7 @@ where
         if let Some((topic, will)) = attached.will {
             hub.publish_will(cell.shard, cell.key.0, topic, &will);
         }
+        self.peer.is_called(&cell.client_id, self.remote);
         tracing::Span::current().record("mqtt.client_id", &*cell.client_id);
         tracing::info!(
             session_present = attached.present,
@@ -138,6 +168,14 @@ where
             (0, Some(most)) => most,
             (wanted, Some(most)) => wanted.min(most),
         };
+        self.tell_connected(&Terms {
+            client_id: &cell.client_id,
+            version: connect.version,
+            clean_start: connect.clean_start,
+            session_present: attached.present,
+            keep_alive,
+            session_expiry: expiry,
+        });
         let answer = ConnAck {
             session_present: attached.present,
             reason: reason::SUCCESS,
@@ -151,6 +189,7 @@ where
             reason_string: None,
         };
         // Before anything the session sends, whatever has been queued meanwhile.
+        hub.sys.tally.packets_sent.add(1);
         Outgoing::ConnAck(Box::new(answer)).encode(
             connect.version,
             connect.max_packet,
@@ -159,6 +198,7 @@ where
         self.decoder.set_max_packet(hub.limits.max_packet);
         Ok(Admitted {
             cell,
+            since: Instant::now(),
             keep_alive: (keep_alive > 0)
                 .then(|| Duration::from_millis(u64::from(keep_alive) * 1_500)),
             max_packet: connect.max_packet,
@@ -181,7 +221,7 @@ where
         Ok(None)
     }
 
-    fn check_will(&self, owner: &Owner, will: Will) -> Result<(TopicName, Will), Refusal> {
+    fn check_will(&mut self, will: Will) -> Result<(TopicName, Will), Refusal> {
         let topic = ByteString::from(&*will.topic);
         let topic = TopicName::parse(topic, &self.hub.limits.topics)
             .map_err(|_| (reason::TOPIC_INVALID, "the topic of the will is not valid"))?;
@@ -189,9 +229,9 @@ where
             let words = "the will is declared to be text and is not UTF-8";
             return Err((reason::PAYLOAD_FORMAT, words));
         }
-        match self.hub.access.publish(owner.is_administrator(), &topic) {
+        match self.publishing("will", &topic) {
             Publishing::Message => Ok((topic, will)),
-            Publishing::Command | Publishing::Denied => Err((
+            Publishing::Command | Publishing::Denied(_) => Err((
                 reason::NOT_AUTHORIZED,
                 "the will may not be published there",
             )),

@@ -37,6 +37,9 @@ where
         packet: Incoming,
     ) -> Result<(), End> {
         let now = self.hub.now();
+        if let Incoming::Disconnect(packet) = &packet {
+            self.left_with = Some(packet.reason);
+        }
         let step = cell.session().on_packet(packet, now)?;
         match step {
             Step::Nothing => Ok(()),
@@ -55,10 +58,9 @@ where
 
     async fn publish(&mut self, cell: &Arc<Cell>, message: ToPublish) -> Result<(), End> {
         let qos = message.packet.qos;
-        let administrator = cell.owner.is_administrator();
-        match self.hub.access.publish(administrator, &message.topic) {
+        match self.publishing("publish", &message.topic) {
             Purpose::Message => {}
-            Purpose::Denied => return self.deny(cell, message.id, qos),
+            Purpose::Denied(_) => return self.deny(cell, message.id, qos),
             Purpose::Command => {
                 let peer = self.peer.verified();
                 let begun = self
@@ -87,6 +89,7 @@ where
         let mut publishing = Publishing {
             id: message.id,
             qos,
+            payload: message.packet.payload.len(),
             result: Box::pin(async move { hub.publish(shard, message.topic, frame).await }),
         };
         let first = poll_once(publishing.result.as_mut()).await;
@@ -103,12 +106,17 @@ where
         cell: &Cell,
         result: Result<Routed, BusError>,
     ) -> Result<(), End> {
-        let Some(Publishing { id, qos, .. }) = self.publishing.take() else {
+        let Some(Publishing {
+            id, qos, payload, ..
+        }) = self.publishing.take()
+        else {
             return Ok(());
         };
         match result {
             Ok(routed) => {
                 self.hub.counters.received.increment(1);
+                self.hub.sys.tally.messages_received.add(1);
+                self.hub.sys.tally.payload_received.add(payload);
                 let code = match routed.filters + routed.shares {
                     0 => reason::NO_MATCHING_SUBSCRIBERS,
                     _ => reason::SUCCESS,
@@ -131,10 +139,6 @@ where
     /// MQTT 5 says no in the acknowledgement, and nothing at QoS 0; 3.1.1 has no way to say no, so
     /// the connection ends (MQTT 3.1.1, 3.3.5).
     fn deny(&mut self, cell: &Cell, id: Option<NonZeroU16>, qos: QoS) -> Result<(), End> {
-        metrics::denied("publish");
-        if !std::mem::replace(&mut self.denial_told, true) {
-            tracing::info!("the client published where it may not; told once for each connection");
-        }
         match self.decoder.version() {
             Some(Version::V5) => {
                 cell.session().published(id, qos, reason::NOT_AUTHORIZED);
@@ -179,15 +183,23 @@ where
         cell.session().subscribed(wanted.id, codes);
         let now = self.hub.now();
         for (subscription, place) in renewed {
-            let retained = self.hub.retained.matching(subscription.filter(), now);
+            let filter = subscription.filter();
+            let figures = self.hub.figures(filter);
+            let any_figures = !figures.is_empty();
+            let mut retained = self.hub.retained.matching(filter, now);
+            retained.extend(figures);
             let mut full = false;
             {
                 let mut session = cell.session();
                 for frame in retained {
                     let taken = session.deliver_retained(&frame, place);
                     metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
+                    self.hub.sys.tally.messages_dropped.add(taken.dropped);
                     full |= taken.dropped > 0;
                 }
+            }
+            if any_figures {
+                self.hub.figures_given();
             }
             if full || self.must_end(cell).is_some() {
                 return;
@@ -198,19 +210,14 @@ where
 
     /// Subscribe to one filter. Gives its reason code, and the place whose retained messages are due.
     fn subscribe_one(
-        &self,
+        &mut self,
         cell: &Arc<Cell>,
         subscription: &Subscription,
         options: Options,
         id: Option<u32>,
     ) -> (u8, Option<Place>) {
-        let administrator = cell.owner.is_administrator();
-        let permission = self
-            .hub
-            .access
-            .subscribe(administrator, subscription.filter());
-        if permission == Permission::Denied {
-            metrics::denied("subscribe");
+        let permission = self.subscribing("subscribe", subscription.filter());
+        if let Permission::Denied(_) = permission {
             return (reason::NOT_AUTHORIZED, None);
         }
         let (known, count) = {
@@ -255,17 +262,20 @@ where
     ) {
         let mut existed = Vec::with_capacity(filters.len());
         for subscription in filters {
-            let place = subscription
-                .as_ref()
-                .and_then(|known| cell.session().subscriptions_mut().remove(known));
-            existed.push(place.is_some());
-            if let (Some(subscription), Some(place)) = (subscription, place)
-                && let Some(shard) = self.hub.registry.shards().get(cell.shard)
-            {
-                shard.unsubscribe(cell.key, &subscription, place);
-            }
+            existed.push(subscription.is_some_and(|known| self.end_subscription(cell, &known)));
         }
         cell.session().unsubscribed(id, &existed);
+    }
+
+    /// End a subscription; whether there was one.
+    pub(super) fn end_subscription(&self, cell: &Cell, subscription: &Subscription) -> bool {
+        let place = cell.session().subscriptions_mut().remove(subscription);
+        if let Some(place) = place
+            && let Some(shard) = self.hub.registry.shards().get(cell.shard)
+        {
+            shard.unsubscribe(cell.key, subscription, place);
+        }
+        place.is_some()
     }
 }
 

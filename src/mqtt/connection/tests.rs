@@ -1,10 +1,14 @@
 //! Whole conversations over in-memory streams, with `rmqtt-codec` as the client's side.
 
+mod access;
+mod bounds;
 mod control;
+mod figures;
 mod gate;
 mod harness;
 mod messages;
 mod operations;
 mod rules;
 mod sessions;
+mod sys;
 mod v3;

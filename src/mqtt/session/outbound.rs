@@ -28,6 +28,10 @@ pub struct Taken {
 pub struct Sent {
     /// PUBLISH packets.
     pub messages: usize,
+    /// Octets of their payloads.
+    pub payload: usize,
+    /// Other packets.
+    pub others: usize,
     /// Messages that expired before they could be sent.
     pub expired: usize,
     /// Messages larger than the client takes (3.1.2.11.4).
@@ -72,6 +76,20 @@ impl Session {
         self.outbound.enqueue(message)
     }
 
+    /// Drop messages of the queue's front that the client may not read: of the first `unchecked`
+    /// the last `most`, so that those that make room meanwhile were not checked yet. Gives how
+    /// many are left to check, and how many were dropped.
+    ///
+    /// What was sent before and is not acknowledged stays: the client has been given it.
+    pub fn sift(
+        &mut self,
+        unchecked: usize,
+        most: usize,
+        may_read: impl Fn(&str) -> bool,
+    ) -> (usize, usize) {
+        self.outbound.sift(unchecked, most, may_read)
+    }
+
     /// Whether there is something that may be sent now.
     pub fn has_something_to_send(&self) -> bool {
         let out = &self.outbound;
@@ -98,6 +116,7 @@ impl Session {
         while out.len() < target {
             if let Some(packet) = outbound.control.pop_front() {
                 packet.encode(link.version, link.max_packet, out);
+                sent.others += 1;
             } else if outbound.resends() {
                 outbound.resend(link.version, link.max_packet, now, out, &mut sent);
             } else if !outbound.send_next(link.version, link.max_packet, now, out, &mut sent) {
@@ -183,6 +202,33 @@ impl Outbound {
         taken
     }
 
+    fn sift(
+        &mut self,
+        unchecked: usize,
+        most: usize,
+        may_read: impl Fn(&str) -> bool,
+    ) -> (usize, usize) {
+        let unchecked = unchecked.min(self.queue.len());
+        let left = unchecked.saturating_sub(most);
+        let mut checked = self.queue.range(left..unchecked);
+        if checked.all(|message| may_read(message.frame.topic())) {
+            return (left, 0);
+        }
+        let (mut place, mut freed) = (0, 0);
+        let before = self.queue.len();
+        self.queue.retain(|message| {
+            let checked = (left..unchecked).contains(&place);
+            place += 1;
+            let keep = !checked || may_read(message.frame.topic());
+            if !keep {
+                freed += message.size();
+            }
+            keep
+        });
+        self.free(freed);
+        (left, before - self.queue.len())
+    }
+
     fn has_room(&self, size: usize) -> bool {
         self.queue.len() < self.max_messages
             && self.bytes + size <= self.max_bytes
@@ -227,6 +273,7 @@ impl Outbound {
             Stage::Released => {
                 Outgoing::Ack(AckKind::PubRel, entry.id, reason::SUCCESS)
                     .encode(version, max_packet, out);
+                sent.others += 1;
                 self.sent += 1;
             }
             Stage::Published(message, dup) => {
@@ -237,6 +284,7 @@ impl Outbound {
                 };
                 if write(packet, &mut self.aliases, version, max_packet, out) {
                     sent.messages += 1;
+                    sent.payload += message.frame.payload().len();
                     self.sent += 1;
                 } else {
                     // The client takes smaller packets now than before: it cannot have this one.
@@ -286,6 +334,7 @@ impl Outbound {
             return true;
         }
         sent.messages += 1;
+        sent.payload += message.frame.payload().len();
         match id {
             None => self.free(message.size()),
             Some(id) => {

@@ -103,6 +103,41 @@ fn a_full_queue_drops_by_policy_and_counts() {
 }
 
 #[test]
+fn what_may_not_be_read_leaves_the_queue_bit_by_bit_and_the_rest_keeps_its_order() {
+    let budget = Arc::new(SharedBudget::new(1 << 20));
+    let mut session = session(small(9), Overflow::DropOldest, &budget);
+    session.connect(&connect(10), None, 100);
+    let add = |session: &mut Session, topic: &str, payload: u8| {
+        let message = queued(frame(topic, &[payload], None), QoS::AtLeastOnce);
+        session.enqueue(message);
+    };
+    for payload in b'A'..=b'I' {
+        let topic = if payload % 2 == 0 { "no" } else { "yes" };
+        add(&mut session, topic, payload);
+    }
+    let mut unchecked = session.waiting();
+    let mut dropped = Vec::new();
+    while unchecked > 0 {
+        let (left, now) = session.sift(unchecked, 2, |topic| topic == "yes");
+        unchecked = left;
+        dropped.push(now);
+        if dropped.len() == 1 {
+            // Messages come meanwhile, and the oldest makes room: it was not checked yet.
+            add(&mut session, "yes", b'Y');
+            add(&mut session, "yes", b'Z');
+        }
+    }
+    // H, then nothing, then F, D and B; A had to make room.
+    assert_eq!(dropped, [1, 0, 1, 1, 1]);
+    let used = budget.used();
+    let mut out = BytesMut::new();
+    let sent = session.transmit(0, &mut out, 1 << 20).messages;
+    let payloads: Vec<u8> = out.iter().copied().filter(u8::is_ascii_uppercase).collect();
+    assert_eq!((sent, &payloads[..]), (6, &b"CEGIYZ"[..]));
+    assert_eq!(used % 6, 0, "each of the six counts for the same");
+}
+
+#[test]
 fn octets_are_given_back_to_the_budget() {
     let budget = Arc::new(SharedBudget::new(10_000));
     let mut session = session(Limits::default(), Overflow::DropNewest, &budget);

@@ -1,5 +1,6 @@
 //! From packets of the server to octets. PUBLISH is in [`publish`](super::publish).
 
+use std::borrow::Cow;
 use std::num::NonZeroU16;
 
 use bytes::{BufMut, BytesMut};
@@ -22,7 +23,7 @@ pub enum Outgoing {
     /// PINGRESP.
     Pong,
     /// DISCONNECT, in MQTT 5 only: reason code and reason string.
-    Disconnect(u8, &'static str),
+    Disconnect(u8, Cow<'static, str>),
 }
 
 /// CONNACK (3.2).
@@ -45,15 +46,15 @@ pub struct ConnAck {
     /// The keep alive that holds, if it is not the one asked for; seconds.
     pub server_keep_alive: Option<u16>,
     /// Why, in words.
-    pub reason_string: Option<&'static str>,
+    pub reason_string: Option<Cow<'static, str>>,
 }
 
 impl ConnAck {
     /// A refusal.
-    pub fn refusal(reason: u8, words: &'static str) -> Self {
+    pub fn refusal(reason: u8, words: impl Into<Cow<'static, str>>) -> Self {
         Self {
             reason,
-            reason_string: Some(words),
+            reason_string: Some(words.into()),
             ..Self::default()
         }
     }
@@ -119,7 +120,8 @@ impl ConnAck {
             properties.put_u16(seconds);
         }
         let so_far = properties.len() + 12;
-        put_reason_string(&mut properties, self.reason_string, so_far, max_packet);
+        let words = self.reason_string.as_deref();
+        put_reason_string(&mut properties, words, so_far, max_packet);
         let mut body = BytesMut::new();
         body.put_u8(u8::from(self.session_present));
         body.put_u8(self.reason);

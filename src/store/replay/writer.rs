@@ -124,6 +124,9 @@ impl Writer {
                 for owed in &mut self.owed {
                     answer(owed.answer.take(), Durable::NotYet);
                 }
+                // Memory has forgotten these, and the file need not have them any more.
+                let forgotten = self.forgotten;
+                self.owed.retain(|owed| owed.nonce.minute >= forgotten);
                 return;
             }
             self.written = self.forgotten;
@@ -193,5 +196,42 @@ fn answer(to: Option<oneshot::Sender<Durable>>, with: Durable) {
 fn lost(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Unusable {
         what: format!("{} cannot be looked at: {error}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::replay::{Missing, file};
+
+    #[test]
+    fn what_waits_for_a_failing_disk_is_let_go_when_its_minute_has_passed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("replay.db");
+        let (connection, loaded) = file::open(&path, Missing::New, Some(0)).unwrap();
+        let health = Arc::new(Health::default());
+        let mut writer = Writer::new(&path, connection, loaded.forgotten, health).unwrap();
+        let aside = directory.path().join("moved.db");
+        std::fs::rename(&path, &aside).unwrap();
+        for minute in 1..=100 {
+            let (answer, _) = oneshot::channel();
+            writer.take(Request::Keep {
+                nonce: NonceRecord {
+                    key: "k".parse().unwrap(),
+                    hash: 7,
+                    minute: minute + 30,
+                },
+                forgotten: minute,
+                answer,
+            });
+            writer.write();
+        }
+        assert_eq!(writer.owed.len(), 31, "those that are good from minute 100");
+        std::fs::rename(&aside, &path).unwrap();
+        writer.write();
+        assert!(writer.owed.is_empty());
+        drop(writer);
+        let (_, loaded) = file::open(&path, Missing::Lost, Some(0)).unwrap();
+        assert_eq!((loaded.nonces.len(), loaded.forgotten), (31, 100));
     }
 }

@@ -63,6 +63,39 @@ impl Broker {
         Self::run(home, &mut command)
     }
 
+    /// Start one on the development certificates, but from a configuration file, with what
+    /// `lines` gives in its instance. It is given a broker in development mode to look at.
+    pub fn start_with_lines(lines: impl FnOnce(&Self) -> String) -> Self {
+        let broker = Self::start();
+        let lines = lines(&broker);
+        let home = broker.stop();
+        let config = home.path().join("portcullis.toml");
+        let text = format!(
+            r#"
+[[instance]]
+id = "{INSTANCE}"
+account = "dev-account"
+mqtt_listen = "127.0.0.1:0"
+tls_certificate = "certs/server.pem"
+tls_key = "certs/server.key"
+{lines}
+
+[admin]
+listen = "127.0.0.1:0"
+
+[[admin.access_key]]
+file = "certs/admin-key.json"
+account = "dev-account"
+
+[admin.control_channel]
+ca = "certs/admin-ca.pem"
+common_names = ["admin"]
+"#
+        );
+        fs::write(&config, text).unwrap();
+        Self::start_with_config(home, &config)
+    }
+
     fn run(home: Arc<TempDir>, command: &mut Command) -> Self {
         let process = Process::spawn(command);
         let mqtt = process.wait_stdout("the MQTT address", |line| address(line, "mqtts://"));

@@ -31,6 +31,8 @@ pub struct Fleet {
     accounts: HashMap<String, String>,
     /// By instance: where it is reached.
     addresses: HashMap<String, SocketAddr>,
+    /// By instance: where it is reached over WebSocket, if it is.
+    websockets: HashMap<String, SocketAddr>,
 }
 
 impl Setup {
@@ -94,6 +96,13 @@ tls_key = "{id}.key"
         self
     }
 
+    /// More keys of the last instance.
+    pub fn also(mut self, keys: &str) -> Self {
+        self.instances += keys;
+        self.instances += "\n";
+        self
+    }
+
     /// More of the configuration.
     pub fn with(mut self, text: &str) -> Self {
         self.rest += text;
@@ -119,15 +128,22 @@ impl Fleet {
         let mut broker = Broker::start_with_config(home, &config);
         let banner = broker.process().stdout();
         let told = |line: &str, what: &str| Some(line.trim().strip_prefix(what)?.trim().to_owned());
-        let addresses = banner.windows(2).filter_map(|lines| {
-            let instance = told(&lines[0], "Instance")?;
-            let address = told(&lines[1], "MQTT over TLS   mqtts://")?;
-            Some((instance, address.parse().unwrap()))
-        });
-        let addresses: HashMap<_, _> = addresses.collect();
+        let (mut addresses, mut websockets) = (HashMap::new(), HashMap::new());
+        let mut instance = String::new();
+        for line in &banner {
+            if let Some(name) = told(line, "Instance") {
+                instance = name;
+            } else if let Some(address) = told(line, "MQTT over TLS   mqtts://") {
+                addresses.insert(instance.clone(), address.parse().unwrap());
+            } else if let Some(url) = told(line, "WebSocket       wss://") {
+                let address = url.split('/').next().unwrap().parse().unwrap();
+                websockets.insert(instance.clone(), address);
+            }
+        }
         assert_eq!(addresses.len(), accounts.len(), "{banner:?}");
         Self {
             addresses,
+            websockets,
             broker,
             config,
             accounts,
@@ -142,6 +158,19 @@ impl Fleet {
     /// Where an instance is reached.
     pub fn address(&self, instance: &str) -> SocketAddr {
         self.addresses[instance]
+    }
+
+    /// Where an instance is reached over WebSocket.
+    pub fn websocket(&self, instance: &str) -> SocketAddr {
+        self.websockets[instance]
+    }
+
+    /// A CA registered at the instance, and a device of it.
+    pub fn device(&self, instance: &str) -> (Ca, Identity) {
+        let ca = Ca::root(&format!("a CA of {instance}"));
+        self.api(instance).register("a CA", &ca);
+        let device = ca.device("device");
+        (ca, device)
     }
 
     /// The API for an instance, with the key of its owner.

@@ -1,4 +1,4 @@
-//! The real `mosquitto_pub` and `mosquitto_sub`.
+//! The real `mosquitto_pub`, `mosquitto_sub` and `mosquitto_rr`.
 
 use std::process::Command;
 
@@ -60,6 +60,11 @@ impl Mosquitto<'_> {
         assert_eq!(finished.code, 0, "{finished:?}");
     }
 
+    /// Start `mosquitto_rr`, which prints the answer it gets and ends.
+    pub fn request(&self, arguments: &[&str]) -> Process {
+        Process::spawn(self.command("mosquitto_rr").args(arguments))
+    }
+
     /// Start `mosquitto_sub` and wait for its SUBACK. Messages are printed as
     /// `message:TOPIC|QOS|RETAIN|PAYLOAD`.
     pub fn subscribe(&self, arguments: &[&str]) -> Subscriber {
@@ -79,7 +84,8 @@ impl Mosquitto<'_> {
         assert_eq!(finished.code, 0, "{finished:?}");
     }
 
-    fn start_subscriber(&self, arguments: &[&str]) -> Subscriber {
+    /// Start `mosquitto_sub`, whatever becomes of it.
+    pub fn start_subscriber(&self, arguments: &[&str]) -> Subscriber {
         let mut command = self.command("mosquitto_sub");
         command
             .args(["-d", "-F", "message:%t|%q|%r|%p"])

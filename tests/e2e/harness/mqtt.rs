@@ -12,9 +12,17 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use super::tls::{End, TlsStream};
 
+/// What carries the octets of MQTT.
+pub trait Channel {
+    /// Send octets.
+    fn send(&mut self, octets: &[u8]) -> Result<(), End>;
+    /// Octets, as soon as there are some.
+    fn read(&mut self) -> Result<Vec<u8>, End>;
+}
+
 /// A connection that has its CONNACK.
-pub struct Mqtt {
-    stream: TlsStream,
+pub struct Mqtt<C = TlsStream> {
+    pub stream: C,
     codec: Codec,
     buffer: BytesMut,
     /// The CONNACK.
@@ -31,8 +39,15 @@ impl Mqtt {
         .client_id(client_id)
     }
 
+    /// Whether the handshake below was a resumption.
+    pub fn kind(&self) -> rustls::HandshakeKind {
+        self.stream.kind()
+    }
+}
+
+impl<C: Channel> Mqtt<C> {
     /// Send CONNECT and wait for a CONNACK that says yes.
-    pub fn connect(stream: TlsStream, connect: Connect) -> Result<Self, End> {
+    pub fn connect(stream: C, connect: Connect) -> Result<Self, End> {
         let mut mqtt = Self {
             stream,
             codec: Codec::default(),
@@ -162,10 +177,5 @@ impl Mqtt {
                 return end;
             }
         }
-    }
-
-    /// Whether the handshake below was a resumption.
-    pub fn kind(&self) -> rustls::HandshakeKind {
-        self.stream.kind()
     }
 }

@@ -246,7 +246,7 @@ pub fn with_instance(arguments: &Value) -> Value {
 }
 
 /// A driver's process; ended when dropped.
-struct Driver {
+pub(super) struct Driver {
     child: Child,
     stdin: ChildStdin,
     answers: Receiver<String>,
@@ -254,7 +254,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn start(command: &mut Command, job: &Value) -> Self {
+    pub(super) fn start(command: &mut Command, job: &Value) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -287,7 +287,7 @@ impl Driver {
         }
     }
 
-    fn ask(&mut self, line: &Value) -> Value {
+    pub(super) fn ask(&mut self, line: &Value) -> Value {
         let sent = writeln!(self.stdin, "{line}");
         match self.answers.recv_timeout(2 * DEADLINE) {
             Ok(answer) => serde_json::from_str(&answer).unwrap(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore};
 
 use super::DEADLINE;
-use super::mqtt::Mqtt;
+use super::mqtt::{Channel, Mqtt};
 
 /// A protocol version to offer, alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,10 @@ pub struct TlsClient {
     address: SocketAddr,
     server_name: String,
     config: Arc<ClientConfig>,
+    /// The address of this host that it connects from, if it matters.
+    source: Option<IpAddr>,
+    /// What it sends before TLS, as a proxy would.
+    before: Vec<u8>,
 }
 
 impl TlsClient {
@@ -101,6 +105,8 @@ impl TlsClient {
             address,
             server_name: "localhost".to_owned(),
             config: Arc::new(config),
+            source: None,
+            before: Vec::new(),
         }
     }
 
@@ -110,6 +116,8 @@ impl TlsClient {
             address: self.address,
             server_name: server_name.to_owned(),
             config: self.config.clone(),
+            source: self.source,
+            before: self.before.clone(),
         }
     }
 
@@ -122,6 +130,18 @@ impl TlsClient {
     /// The same client, connecting elsewhere.
     pub fn going_to(mut self, address: SocketAddr) -> Self {
         self.address = address;
+        self
+    }
+
+    /// The same client, connecting from another address of this host.
+    pub fn coming_from(mut self, source: &str) -> Self {
+        self.source = Some(source.parse().unwrap());
+        self
+    }
+
+    /// The same client, whose connections begin with these octets before TLS.
+    pub fn beginning_with(mut self, octets: &[u8]) -> Self {
+        self.before = octets.to_vec();
         self
     }
 
@@ -138,8 +158,13 @@ impl TlsClient {
     }
 
     fn open(&self) -> TlsStream {
-        let socket = TcpStream::connect(self.address).unwrap();
+        let mut socket = match self.source {
+            Some(source) => connect_from(source, self.address),
+            None => TcpStream::connect(self.address).unwrap(),
+        };
         socket.set_nodelay(true).unwrap();
+        // Who is not wanted may be gone already.
+        let _ = socket.write_all(&self.before);
         let name = ServerName::try_from(self.server_name.clone()).unwrap();
         TlsStream {
             connection: ClientConnection::new(self.config.clone(), name).unwrap(),
@@ -305,8 +330,12 @@ impl TlsStream {
 
     /// Send plaintext.
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
-        self.connection.writer().write_all(bytes).unwrap();
-        self.flush()
+        // No more at a time than is buffered before it is sent.
+        for some in bytes.chunks(16 * 1024) {
+            self.connection.writer().write_all(some).unwrap();
+            self.flush()?;
+        }
+        Ok(())
     }
 
     /// Plaintext, as soon as there is some.
@@ -352,6 +381,23 @@ impl TlsStream {
             Err(error) => Err(End::Broken(error.to_string())),
         }
     }
+}
+
+impl Channel for TlsStream {
+    fn send(&mut self, octets: &[u8]) -> Result<(), End> {
+        TlsStream::send(self, octets)
+    }
+    fn read(&mut self) -> Result<Vec<u8>, End> {
+        TlsStream::read(self)
+    }
+}
+
+/// Connect from this address of the host; every address of 127/8 is one.
+pub fn connect_from(source: IpAddr, to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
 }
 
 fn io_end(error: &io::Error) -> End {

@@ -8,7 +8,7 @@ async fn connections_go_on_where_the_instance_says_so() {
     let ca = TestCa::root("ca", 1);
     world.register(&ca, "ca").await;
     let device = ca.issue("d", 5);
-    let live = world.connect(&device).await;
+    let live = world.record_and_connect(&device).await;
     let imported = world
         .import(&ca, &TestCrl::revoking(1, &[5]))
         .await
@@ -136,7 +136,7 @@ async fn list_put_into_the_store_by_another_hand_is_taken_over() {
     let (world, ca) = (World::new().await, TestCa::root("ca", 1));
     world.register(&ca, "ca").await;
     let device = ca.issue("d", 5);
-    let live = world.connect(&device).await;
+    let live = world.record_and_connect(&device).await;
     let der = TestCrl::revoking(1, &[5]).der(&ca);
     let crl = TestCrl::revoking(1, &[5]).verified(&ca).unwrap();
     let record = crate::store::CrlRecord {

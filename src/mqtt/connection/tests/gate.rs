@@ -6,6 +6,7 @@ use super::harness::*;
 use crate::mqtt::hub::Hooks;
 use crate::mqtt::settings::{SessionOnCut, Settings, WillOnCut};
 use crate::mqtt::wire::encode::Outgoing;
+use crate::mqtt::wire::{Connect, Version};
 use crate::tls::live::Cut;
 
 fn mortal(id: &'static str) -> v5::Connect {
@@ -110,6 +111,70 @@ async fn a_peer_that_is_cut_before_connect_gets_no_session() {
         .unwrap();
     assert!(rest.is_empty());
     assert_eq!(world.broker.sessions(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_is_cut_is_told_why() {
+    let world = World::start().await;
+    let mut client = world.simple5("c").await;
+    client.cut.send(Some(Cut::CaInactive)).unwrap();
+    match client.next().await {
+        Some(v5::Packet::Disconnect(packet)) => assert_eq!(
+            packet.reason_string.as_deref(),
+            Some("in all detail: the CA is inactive")
+        ),
+        other => panic!("{other:?}"),
+    }
+    // A client that takes no packets of that size is not told in words (3.14.2.2.3).
+    let small = v5::Connect {
+        max_packet_size: std::num::NonZeroU32::new(20),
+        ..connect5("d")
+    };
+    let (mut client, _) = world.connect5(&device("d"), small).await;
+    client.cut.send(Some(Cut::CaInactive)).unwrap();
+    match client.next().await {
+        Some(v5::Packet::Disconnect(packet)) => assert_eq!(packet.reason_string, None),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_cut_while_it_waits_for_its_session_is_refused_and_told_why() {
+    let world = World::start().await;
+    let (_client, _) = world.connect5(&device("c"), mortal("c")).await;
+    let cell = world.broker.hub().registry.get("c").unwrap();
+    // A session whose connection never hears of anything: there is no task behind it.
+    let (owner, client) = (cell.owner.clone(), cell.client().clone());
+    let connect = Connect {
+        version: Version::V5,
+        clean_start: true,
+        keep_alive: 0,
+        client_id: "stuck".into(),
+        session_expiry: 0,
+        receive_maximum: 1,
+        max_packet: u32::MAX,
+        alias_maximum: 0,
+        wants_auth: false,
+        will: None,
+    };
+    let registry = &world.broker.hub().registry;
+    let stuck = registry.attach(&connect, &owner, &client, None, 0).await;
+    let cell = stuck.unwrap().cell;
+    let mut five = world.client5(&device("c"), connect5("stuck")).await;
+    // It waits for the session now.
+    cell.until_kicked().await;
+    five.cut.send(Some(Cut::DeviceInactive)).unwrap();
+    match five.next().await {
+        Some(v5::Packet::ConnectAck(ack)) => {
+            assert_eq!(ack.reason_code, v5::ConnectAckReason::NotAuthorized);
+            assert_eq!(
+                ack.reason_string.as_deref(),
+                Some("in all detail: the device certificate is inactive")
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(five.next().await.is_none());
 }
 
 #[tokio::test]

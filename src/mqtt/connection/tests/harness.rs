@@ -77,6 +77,9 @@ impl Peer for TestPeer {
             _ => std::future::pending().await,
         }
     }
+    fn cut_words(&self) -> Option<String> {
+        self.cut().map(|cut| format!("in all detail: {cut}"))
+    }
 }
 
 fn verified(who: &Who) -> VerifiedPeer {

@@ -121,17 +121,21 @@ async fn closes_that_race_takeovers_reach_one_connection_each_and_never_wait_in_
     });
     let closes = tokio::spawn(async move {
         let mut ended = 0;
-        for _ in 0..2_000 {
+        // However the two tasks get their turns, one close comes when all have connected.
+        loop {
+            let last = connects.is_finished();
             match closing.broker.close("c").await {
                 Closed::Ended => ended += 1,
                 Closed::NotConnected => tokio::task::yield_now().await,
                 Closed::Told => panic!("a close was not heard"),
             }
+            if last && ended > 0 {
+                return (connects.await.unwrap(), ended);
+            }
         }
-        ended
     });
-    let (clients, ended) = (connects.await.unwrap(), closes.await.unwrap());
-    assert!((1..=200).contains(&ended), "{ended}");
+    let (clients, ended) = closes.await.unwrap();
+    assert!(ended <= 200, "{ended}");
     drop(clients);
     world.until_away("c").await;
     let (mut client, _) = world.connect5(&device("c"), lasting("c")).await;

@@ -1,0 +1,309 @@
+//! Who is told of changes of trust, once they are in force and the audit log has them.
+//!
+//! What is told comes from what the audit log was given: the two cannot differ. An instance's
+//! observer is told of that instance, and of the access keys of the account that owns it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::audit::Origin;
+use crate::ca::id::{AccountId, InstanceId};
+use crate::ca::lifecycle::Status;
+use crate::control::ca::word;
+use crate::control::ledger::{Ca, Ledger};
+use crate::control::{Answer, Control, ControlError, Inner, Instance, Record, origin};
+use crate::store::DeviceRecord;
+
+/// Is told of changes of trust. `mqtt` implements it.
+pub trait Observer: Send + Sync + 'static {
+    /// The change is in force. Must not wait: others cannot change anything meanwhile.
+    fn changed(&self, change: &TrustChange);
+}
+
+/// A change of trust that is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustChange {
+    /// Unix milliseconds.
+    pub at_ms: i64,
+    /// What was changed.
+    pub subject: Subject,
+    /// What became of it.
+    pub happened: Happened,
+    /// State before: `active` or `inactive`; `None` if it was not there.
+    pub before: Option<&'static str>,
+    /// State after; `None` if it is not there any more.
+    pub after: Option<&'static str>,
+    /// Whether a restart would know of it.
+    pub durability: Durability,
+    /// Live connections that were ended for it; `None` if that is not known.
+    pub connections_ended: Option<usize>,
+    /// The operation's name in the API and in the audit log.
+    pub action: &'static str,
+    /// Who asked for it, in the words of the audit log.
+    pub principal: String,
+    /// Through which door, in the words of the audit log; `store` if it was found in the database.
+    pub door: &'static str,
+    /// From where, if over the network.
+    pub address: Option<SocketAddr>,
+    /// The name of the call, if there was one.
+    pub request_id: Option<String>,
+}
+
+/// What a change is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A CA certificate, by serial number.
+    Ca {
+        /// Its serial number.
+        sn: String,
+    },
+    /// A device certificate.
+    Device {
+        /// Serial number of the CA it is listed under.
+        ca_sn: String,
+        /// Its serial number.
+        serial: String,
+    },
+    /// An access key.
+    AccessKey {
+        /// Public half.
+        id: String,
+    },
+}
+
+/// What became of the subject of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happened {
+    /// A CA was registered.
+    Registered,
+    /// A device was recorded.
+    Recorded,
+    /// An access key was made.
+    Created,
+    /// It was switched on.
+    Activated,
+    /// It was switched off.
+    Inactivated,
+    /// It was deleted.
+    Deleted,
+    /// An access key may do something else from now on.
+    PolicyChanged,
+}
+
+impl Happened {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Recorded => "recorded",
+            Self::Created => "created",
+            Self::Activated => "activated",
+            Self::Inactivated => "inactivated",
+            Self::Deleted => "deleted",
+            Self::PolicyChanged => "policy_changed",
+        }
+    }
+}
+
+/// Whether a restart would know of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is in force in memory, and the disk failed.
+    InMemory,
+    /// It is on disk.
+    OnDisk,
+}
+
+impl Subject {
+    /// The subject of an audit record.
+    fn of(text: &str) -> Option<Self> {
+        let (kind, name) = text.split_once(':')?;
+        match kind {
+            "ca" => Some(Self::Ca {
+                sn: name.to_owned(),
+            }),
+            "device" => name.split_once('/').map(|(ca_sn, serial)| Self::Device {
+                ca_sn: ca_sn.to_owned(),
+                serial: serial.to_owned(),
+            }),
+            "access_key" => Some(Self::AccessKey {
+                id: name.to_owned(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// What the states before and after say has happened; `None` if nothing has.
+    fn happened(&self, before: Option<&str>, after: Option<&str>) -> Option<Happened> {
+        match (before, after) {
+            (None, None) => None,
+            (None, Some(_)) => Some(match self {
+                Self::Ca { .. } => Happened::Registered,
+                Self::Device { .. } => Happened::Recorded,
+                Self::AccessKey { .. } => Happened::Created,
+            }),
+            (Some(_), None) => Some(Happened::Deleted),
+            (Some(before), Some(after)) if before == after => None,
+            (Some(_), Some(after)) if after == word(Status::Inactive) => {
+                Some(Happened::Inactivated)
+            }
+            (Some(_), Some(_)) => Some(Happened::Activated),
+        }
+    }
+}
+
+impl Control {
+    /// Say who is told of the changes of an instance. The first word counts.
+    pub fn observe(&self, instance: &InstanceId, observer: Arc<dyn Observer>) {
+        if let Some(at) = self.0.instances.get(instance) {
+            let _ = at.observer.set(observer);
+        }
+    }
+}
+
+impl Inner {
+    /// Tell of a change of an instance, if something is different now.
+    pub(crate) fn tell(&self, at: &Instance, record: &Record<'_>, result: &Answer<usize>) {
+        if let Some(observer) = at.observer.get()
+            && let Some(change) = self.change_of(record, result)
+        {
+            observer.changed(&change);
+        }
+    }
+
+    /// Tell of a change of an access key in the instances that it may be used for.
+    pub(crate) fn tell_of_key(
+        &self,
+        account: &AccountId,
+        record: &Record<'_>,
+        result: &Answer<usize>,
+    ) {
+        let Some(change) = self.change_of(record, result) else {
+            return;
+        };
+        let own = self.instances.values();
+        for at in own.filter(|at| at.account == *account) {
+            if let Some(observer) = at.observer.get() {
+                observer.changed(&change);
+            }
+        }
+    }
+
+    fn change_of(&self, record: &Record<'_>, result: &Answer<usize>) -> Option<TrustChange> {
+        let (durability, connections_ended) = match result {
+            Ok(ended) => (Durability::OnDisk, Some(*ended)),
+            Err(ControlError::NotDurable(_)) => (Durability::InMemory, None),
+            Err(_) => return None,
+        };
+        let subject = Subject::of(&record.subject)?;
+        let happened = match subject.happened(record.before, record.after) {
+            // A key's policy is what its records have a note about.
+            None if matches!(subject, Subject::AccessKey { .. }) && record.note.is_some() => {
+                Happened::PolicyChanged
+            }
+            happened => happened?,
+        };
+        let Origin {
+            principal,
+            request_id,
+            ..
+        } = origin(record.caller);
+        Some(TrustChange {
+            at_ms: self.now_ms(),
+            subject,
+            happened,
+            before: record.before,
+            after: record.after,
+            durability,
+            connections_ended,
+            action: record.action,
+            principal,
+            door: record.caller.door.as_str(),
+            address: record.caller.address,
+            request_id: Some(request_id),
+        })
+    }
+
+    /// Tell that a device was recorded because it connected.
+    pub(crate) fn tell_recorded(&self, at: &Instance, ca_sn: String, device: &DeviceRecord) {
+        let subject = Subject::Device {
+            ca_sn,
+            serial: device.serial.to_string(),
+        };
+        self.tell_unasked(
+            at,
+            "RecordDeviceCertificate",
+            "system",
+            subject,
+            None,
+            Some(device.status),
+        );
+    }
+
+    /// Tell what another hand has done to a CA in the store.
+    pub(crate) fn tell_found_ca(
+        &self,
+        at: &Instance,
+        ca: &Ca,
+        before: Option<Status>,
+        after: Option<Status>,
+    ) {
+        let sn = ca.certificate.serial().to_string();
+        self.tell_unasked(at, FOUND, "store", Subject::Ca { sn }, before, after);
+    }
+
+    /// Tell what another hand has done to a device in the store.
+    pub(crate) fn tell_found_device(
+        &self,
+        at: &Instance,
+        ledger: &Ledger,
+        device: &DeviceRecord,
+        before: Option<Status>,
+        after: Option<Status>,
+    ) {
+        // With a CA its devices go, of which nobody is told.
+        let Some(ca) = ledger.ca(device.ca) else {
+            return;
+        };
+        let subject = Subject::Device {
+            ca_sn: ca.certificate.serial().to_string(),
+            serial: device.serial.to_string(),
+        };
+        self.tell_unasked(at, FOUND, "store", subject, before, after);
+    }
+
+    fn tell_unasked(
+        &self,
+        at: &Instance,
+        action: &'static str,
+        door: &'static str,
+        subject: Subject,
+        before: Option<Status>,
+        after: Option<Status>,
+    ) {
+        let Some(observer) = at.observer.get() else {
+            return;
+        };
+        let (before, after) = (before.map(word), after.map(word));
+        let Some(happened) = subject.happened(before, after) else {
+            return;
+        };
+        observer.changed(&TrustChange {
+            at_ms: self.now_ms(),
+            subject,
+            happened,
+            before,
+            after,
+            durability: Durability::OnDisk,
+            connections_ended: None,
+            action,
+            principal: "system".to_owned(),
+            door,
+            address: None,
+            request_id: None,
+        });
+    }
+}
+
+/// What is done by another hand has no operation's name.
+const FOUND: &str = "TakeOverFromStore";

@@ -1,0 +1,81 @@
+//! What comes and goes leaves nothing behind, and a router that dies takes nobody with it.
+
+use rmqtt_codec::types::QoS;
+use rmqtt_codec::v5;
+
+use super::harness::*;
+
+/// How many filters and topics come and go.
+const MANY: usize = 100_000;
+/// Filters of one SUBSCRIBE.
+const AT_A_TIME: usize = 500;
+
+#[tokio::test]
+async fn a_hundred_thousand_filters_that_came_and_went_leave_nothing_behind() {
+    let world = World::start().await;
+    let bus = world.broker.hub().bus();
+    let mut client = world.simple5("a").await;
+    client.subscribe("kept/+", QoS::AtLeastOnce).await;
+    let before = bus.size();
+    for round in 0..MANY / AT_A_TIME {
+        let filters: Vec<bytestring::ByteString> = (0..AT_A_TIME)
+            .map(|number| format!("{round}/+/{number}/#").into())
+            .collect();
+        let options = options(QoS::AtLeastOnce);
+        client
+            .send(v5::Subscribe {
+                packet_id: pid(1),
+                id: None,
+                user_properties: Vec::new(),
+                topic_filters: filters.iter().map(|f| (f.clone(), options)).collect(),
+            })
+            .await;
+        match client.recv().await {
+            v5::Packet::SubscribeAck(ack) => assert_eq!(ack.status.len(), AT_A_TIME),
+            other => panic!("{other:?}"),
+        }
+        assert!(bus.size().0 > before.0);
+        client
+            .send(v5::Unsubscribe {
+                packet_id: pid(2),
+                user_properties: Vec::new(),
+                topic_filters: filters,
+            })
+            .await;
+        match client.recv().await {
+            v5::Packet::UnsubscribeAck(ack) => assert_eq!(ack.status.len(), AT_A_TIME),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(bus.size(), before);
+    }
+    let code = client
+        .publish(message("gone/by", QoS::AtLeastOnce, "x"))
+        .await;
+    assert_eq!(code, 0x10, "nobody listens any more");
+}
+
+#[tokio::test]
+async fn clients_stay_connected_and_lose_nothing_when_the_router_dies() {
+    let world = World::start().await;
+    let bus = world.broker.hub().bus();
+    let mut to = world.simple5("to").await;
+    to.subscribe("t/#", QoS::AtLeastOnce).await;
+    let mut from = world.simple5("from").await;
+    for number in 1..=5_u64 {
+        for payload in ["before", "after"] {
+            let sent = message("t/x", QoS::AtLeastOnce, payload);
+            assert_eq!(from.publish(sent).await, 0);
+            if payload == "before" {
+                bus.kill_router_for_tests();
+            }
+        }
+        for payload in ["before", "after"] {
+            assert_eq!(to.message().await.payload, payload);
+        }
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while bus.routers() <= number {
+            assert!(tokio::time::Instant::now() < deadline, "no new router");
+            tokio::task::yield_now().await;
+        }
+    }
+}
