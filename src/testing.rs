@@ -1,6 +1,7 @@
 //! Certificates made in memory for the tests of this crate.
 
 pub(crate) mod crl;
+pub(crate) mod schedule;
 
 use std::sync::Arc;
 

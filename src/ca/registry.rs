@@ -18,6 +18,8 @@ use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
 use crate::ca::path::Admitted;
 use crate::ca::topology::{Recomputed, SameKey, Topology, Verdict};
+#[cfg(test)]
+use crate::testing::schedule;
 
 /// What a CA is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -342,6 +344,8 @@ impl Registry {
     /// Wait until every handshake step that is running now has ended. Those that begin later
     /// see everything that was changed before this call.
     pub fn barrier(&self) {
+        #[cfg(test)]
+        schedule::wait_until(|| self.steps.try_write().is_ok());
         drop(self.steps.write().unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -398,6 +402,8 @@ impl Registry {
             }
         }
         for (key, verdict) in recomputed.verdicts {
+            #[cfg(test)]
+            schedule::point();
             match verdict {
                 Some(Verdict::On) => allowed.push(key),
                 Some(off @ Verdict::Off(_)) => {

@@ -22,6 +22,8 @@ use tokio_rustls::server::TlsStream;
 use crate::ca::error::Refusal;
 use crate::ca::path::Refused;
 use crate::ca::registry::Registry;
+#[cfg(test)]
+use crate::testing::schedule;
 use crate::tls::gates::NoGate;
 use crate::tls::hello::{ALERT_LIMIT, Hello};
 use crate::tls::live::{LivePeer, LivePeers, PeerSlot};
@@ -152,16 +154,18 @@ impl GateAcceptor {
     ) -> Result<Accepted<IO>, AcceptError> {
         let result = tokio::time::timeout_at(began + self.limit, self.handshake(accepting))
             .await
-            .unwrap_or(Err(AcceptError::Timeout));
+            .unwrap_or(Err(AcceptError::Timeout))
+            .map(|(stream, live)| Accepted { stream, live });
         let told = result.as_ref().map(|_| ());
         report(told, remote, server_name, began.elapsed());
         result
     }
 
-    async fn handshake<IO>(
+    /// Run `accepting`, which gives the stream and asks the verifier on its way.
+    pub(super) async fn handshake<S>(
         &self,
-        accepting: Pin<Box<impl Future<Output = io::Result<TlsStream<IO>>>>>,
-    ) -> Result<Accepted<IO>, AcceptError> {
+        accepting: Pin<Box<impl Future<Output = io::Result<S>>>>,
+    ) -> Result<(S, LivePeer), AcceptError> {
         let slot = PeerSlot::default();
         let refused: Arc<OnceLock<Refused>> = Arc::default();
         let scoped = REFUSED.scope(Arc::clone(&refused), SLOT.scope(slot.clone(), accepting));
@@ -177,6 +181,8 @@ impl GateAcceptor {
                 {
                     return Poll::Ready(Err(self.withdrawn(&slot, cut)));
                 }
+                #[cfg(test)]
+                schedule::point();
                 let polled = scoped.as_mut().poll(context);
                 if live.is_none()
                     && let Some(peer) = slot.peer()
@@ -196,7 +202,7 @@ impl GateAcceptor {
         })
         .await?;
         match live {
-            Some(live) => Ok(Accepted { stream, live }),
+            Some(live) => Ok((stream, live)),
             // Only a resumed session gets here without having met the verifier, and there is
             // no resumption.
             None => Err(AcceptError::Refused(Box::new(Refused {

@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 use crate::ca::error::Refusal;
 use crate::ca::id::CaKeyId;
 use crate::ca::registry::{DeviceKey, Registry};
+#[cfg(test)]
+use crate::testing::schedule;
 use crate::tls::peer::VerifiedPeer;
 
 /// Why a connected peer must go.
@@ -176,6 +178,8 @@ impl LivePeers {
             .insert(entry.number, Arc::clone(&entry));
         self.ends().insert(entry.end(), Arc::clone(&entry));
         self.count.fetch_add(1, Ordering::Relaxed);
+        #[cfg(test)]
+        schedule::point();
         let live = LivePeer(Arc::new(Place {
             entry,
             index: Arc::clone(self),
@@ -204,7 +208,10 @@ impl LivePeers {
     /// Tell every peer that depends on one of these authorities, and whom `registry` now
     /// objects to, that its trust has ended. Gives how many were told.
     pub fn cut_over(&self, keys: &[CaKeyId], registry: &Registry, now: i64) -> usize {
-        cut_all(self.over(keys).into_values(), registry, now)
+        let found = self.over(keys);
+        #[cfg(test)]
+        schedule::point();
+        cut_all(found.into_values(), registry, now)
     }
 
     /// The same for the connections of one device certificate.

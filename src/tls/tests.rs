@@ -26,6 +26,7 @@ use crate::tls::server_config::{TlsVersions, provider, server_config};
 use crate::tls::verifier::CaVerifier;
 
 mod names;
+mod orders;
 mod race;
 mod words;
 
