@@ -7,7 +7,7 @@
 
 mod outlook;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::ca::certificate::{Algorithms, CaCertificate};
@@ -315,8 +315,9 @@ impl Topology {
         for key in &concerned {
             self.verdicts.insert(*key, Verdict::On);
         }
-        let mut open: Vec<CaKeyId> = concerned.iter().copied().collect();
-        while let Some(key) = open.pop() {
+        // In order, so that of several causes the same one is told each time.
+        let mut open: BTreeSet<CaKeyId> = concerned.iter().copied().collect();
+        while let Some(key) = open.pop_first() {
             if self.verdicts.get(&key) != Some(&Verdict::On) {
                 continue;
             }
