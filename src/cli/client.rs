@@ -1,5 +1,6 @@
 //! The client of the admin API: finds the broker, calls, reads the answer.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -392,7 +393,7 @@ impl Connection {
         let text = |name: &str| printable(body.get(name).and_then(Value::as_str).unwrap_or("?"));
         let message = text("Message");
         let known = Code::ALL.iter().find(|known| known.as_str() == code);
-        let hint = match known {
+        let hint: Cow<'static, str> = match known {
             Some(Code::MqttInstanceNotFound) => {
                 return ClientError::NotFound(format!(
                     "the broker at {} has no instance {:?}; name another with --instance",
@@ -414,7 +415,7 @@ impl Connection {
                 return ClientError::NotFound(message);
             }
             Some(Code::AccessKeyNotFound) => {
-                " The broker does not know the access key of the key file; give another with --key-file."
+                " The broker does not know the access key of the key file; give another with --key-file.".into()
             }
             Some(Code::SignatureDoesNotMatch) => {
                 return ClientError::Refused {
@@ -426,20 +427,22 @@ impl Connection {
                 };
             }
             Some(Code::TimeStampExpired) => {
-                " The clocks of this host and the broker's differ by more than 15 minutes."
+                " The clocks of this host and the broker's differ by more than 15 minutes.".into()
             }
-            Some(Code::RegisterCodeUsed | Code::RegisterCodeError) => {
-                " Get a new code with `portcullis ca register-code` and sign a new verification certificate."
-            }
+            Some(Code::RegisterCodeUsed | Code::RegisterCodeError) => format!(
+                " Get a new code with `portcullis ca register-code{}` and sign a new verification certificate.",
+                self.options
+            )
+            .into(),
             Some(Code::MqttOwnerCheckError) => {
-                " The access key belongs to another account than the instance."
+                " The access key belongs to another account than the instance.".into()
             }
-            _ => "",
+            _ => "".into(),
         };
         ClientError::Refused {
             code: printable(code),
             message,
-            hint: hint.to_owned(),
+            hint: hint.into_owned(),
             request_id: text("RequestId"),
         }
     }

@@ -11,10 +11,10 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use self::writer::{Request, Writer};
 use super::StoreError;
@@ -64,11 +64,18 @@ pub enum Durable {
 pub struct ReplayStore {
     writer: Worker<Request>,
     health: Arc<Health>,
+    /// One for each nonce that waits for the disk.
+    slots: Arc<Semaphore>,
+    /// What had to be kept until a minute before this one may be missing: there was no room for it.
+    turned_away: AtomicI64,
 }
 
 /// How long a call waits for the disk. Whoever wants to deny something does not wait for a disk
 /// that hangs.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many nonces may wait for a disk that fails or hangs, each with about 150 octets.
+const MOST_WAITING: usize = if cfg!(test) { 300 } else { 250_000 };
 
 impl ReplayStore {
     /// Open the file at `path`, or create it with mode 0600, and read what is in it. A file that
@@ -91,18 +98,32 @@ impl ReplayStore {
         let health = Arc::new(Health::default());
         let writer = Writer::new(path, connection, loaded.forgotten, Arc::clone(&health))?;
         let writer = Worker::start("replay-writer", move |requests| writer.run(&requests))?;
-        Ok((Self { writer, health }, loaded))
+        let store = Self {
+            writer,
+            health,
+            slots: Arc::new(Semaphore::new(MOST_WAITING)),
+            turned_away: AtomicI64::new(i64::MIN),
+        };
+        Ok((store, loaded))
     }
 
     /// Keep the nonce, and drop those whose last minute is before `forgotten`. It is tried until
-    /// it is done, also if the future is dropped once it was polled.
+    /// it is done, also if the future is dropped once it was polled; but if too many wait already,
+    /// this one is given up, and the file will say that those of its time may be missing.
     pub async fn keep(&self, nonce: NonceRecord, forgotten: i64) -> Durable {
         let waits = !self.health.is_failing();
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            let after = nonce.minute.saturating_add(1);
+            self.turned_away.fetch_max(after, Ordering::AcqRel);
+            self.health.failed(&"too many wait for the disk");
+            return Durable::NotYet;
+        };
         let (answer, answered) = oneshot::channel();
         let request = Request::Keep {
             nonce,
-            forgotten,
+            forgotten: forgotten.max(self.turned_away.load(Ordering::Acquire)),
             answer,
+            slot,
         };
         if self.writer.ask(request).is_err() {
             self.health.failed(&StoreError::Closed);

@@ -22,7 +22,7 @@ pub trait KeepNonces: Send + Sync + 'static {
     /// had to be kept until a minute before `forgotten` may be dropped, and that is kept as well.
     ///
     /// It answers in a bounded time, whatever becomes of the disk, and goes on trying to write
-    /// what it answered [`Kept::No`] to.
+    /// what it answered [`Kept::No`] to, as long as it has room for it.
     fn keep(
         &self,
         nonce: UsedNonce,

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Durable, Health, NonceRecord};
 use crate::store::StoreError;
@@ -26,6 +26,8 @@ pub(super) enum Request {
         nonce: NonceRecord,
         forgotten: i64,
         answer: oneshot::Sender<Durable>,
+        /// What it takes of the room for those that wait.
+        slot: OwnedSemaphorePermit,
     },
     /// Lets a test reach the connection.
     #[cfg(test)]
@@ -41,8 +43,7 @@ pub(super) struct Writer {
     forgotten: i64,
     /// The same, as the file says.
     written: i64,
-    /// What is not in the file yet. A peer can make it grow no further than the nonces that are
-    /// remembered in memory.
+    /// What is not in the file yet. Each has a slot, and of these there are only so many.
     owed: VecDeque<Owed>,
     failed_at: Option<Instant>,
     health: Arc<Health>,
@@ -52,6 +53,7 @@ struct Owed {
     nonce: NonceRecord,
     /// Whoever waits for it.
     answer: Option<oneshot::Sender<Durable>>,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Writer {
@@ -101,11 +103,13 @@ impl Writer {
                 nonce,
                 forgotten,
                 answer,
+                slot,
             } => {
                 self.forgotten = self.forgotten.max(forgotten);
                 self.owed.push_back(Owed {
                     nonce,
                     answer: Some(answer),
+                    _slot: slot,
                 });
             }
             #[cfg(test)]
@@ -201,6 +205,8 @@ fn lost(path: &Path, error: &std::io::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Semaphore;
+
     use super::*;
     use crate::store::replay::{Missing, file};
 
@@ -212,6 +218,7 @@ mod tests {
         let health = Arc::new(Health::default());
         let mut writer = Writer::new(&path, connection, loaded.forgotten, health).unwrap();
         let aside = directory.path().join("moved.db");
+        let slots = Arc::new(Semaphore::new(100));
         std::fs::rename(&path, &aside).unwrap();
         for minute in 1..=100 {
             let (answer, _) = oneshot::channel();
@@ -223,6 +230,7 @@ mod tests {
                 },
                 forgotten: minute,
                 answer,
+                slot: Arc::clone(&slots).try_acquire_owned().unwrap(),
             });
             writer.write();
         }
@@ -230,6 +238,7 @@ mod tests {
         std::fs::rename(&aside, &path).unwrap();
         writer.write();
         assert!(writer.owed.is_empty());
+        assert_eq!(slots.available_permits(), 100);
         drop(writer);
         let (_, loaded) = file::open(&path, Missing::Lost, Some(0)).unwrap();
         assert_eq!((loaded.nonces.len(), loaded.forgotten), (31, 100));

@@ -53,6 +53,32 @@ async fn disk_that_hangs_is_not_waited_for_and_gets_what_it_is_owed() {
 }
 
 #[tokio::test]
+async fn disk_that_hangs_for_long_fills_no_memory_and_the_file_tells_what_it_lacks() {
+    let mut bench = Bench::new();
+    let release = bench.hold();
+    tokio::time::pause();
+    for number in 0..2 * MOST_WAITING {
+        let nonce = NonceRecord {
+            hash: u128::try_from(number).unwrap(),
+            ..nonce(0, 9)
+        };
+        assert_eq!(bench.store().keep(nonce, 0).await, Durable::NotYet);
+    }
+    assert_eq!(bench.store().slots.available_permits(), 0);
+    tokio::time::resume();
+    drop(release);
+    bench.healed().await;
+    assert_eq!(bench.store().slots.available_permits(), MOST_WAITING);
+    assert_eq!(bench.store().keep(nonce(1, 12), 0).await, Durable::Yes);
+    let loaded = bench.reopen();
+    assert_eq!(
+        (loaded.nonces, loaded.forgotten),
+        (vec![nonce(1, 12)], 10),
+        "of minute 9, some are missing"
+    );
+}
+
+#[tokio::test]
 async fn what_is_owed_is_written_before_the_end() {
     let mut bench = Bench::new();
     bench.with(|connection| connection.pragma_update(None, "query_only", true).unwrap());
