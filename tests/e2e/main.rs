@@ -49,6 +49,7 @@ mod resumption;
 mod sdk;
 mod sdk_errors;
 mod sdk_refusals;
+mod second_opinion;
 mod server_names;
 mod sessions_api;
 mod sessions_cli;
