@@ -15,6 +15,7 @@ mod harness;
 
 mod access;
 mod access_rules;
+mod algorithms;
 mod audit;
 mod chains;
 mod cli;

@@ -48,6 +48,17 @@ pub(super) fn from_webpki(
         E::MaximumPathBuildCallsExceeded
         | E::MaximumSignatureChecksExceeded
         | E::MaximumNameConstraintComparisonsExceeded => Refusal::TooMuchWork,
+        E::UnsupportedSignatureAlgorithmContext(_) => Refusal::InvalidPath(
+            "a certificate is signed with an algorithm that is weak or not known; ECDSA and Ed25519, \
+             and RSA from 2048 bits, with SHA-256 or more, are taken"
+                .to_owned(),
+        ),
+        E::NameConstraintViolation => Refusal::InvalidPath(
+            "a name is not among those that a CA above it may issue for (name constraints)".to_owned(),
+        ),
+        E::UnsupportedCriticalExtension => {
+            Refusal::InvalidPath("a critical extension is not understood".to_owned())
+        }
         other => Refusal::InvalidPath(other.to_string()),
     }
 }
