@@ -125,14 +125,17 @@ async fn drain(hub: Arc<Hub>, mut link: ShardLink) {
         return;
     };
     loop {
-        for delivery in link.recv().await {
-            shard.deliver(&delivery);
+        let deliveries = link.recv().await;
+        let now = hub.now();
+        for delivery in deliveries {
+            shard.deliver(&delivery, now);
         }
     }
 }
 
 /// Publish wills and end sessions when they are due.
 async fn keep_time(hub: Arc<Hub>) {
+    let mut purge_at = 0;
     loop {
         let now = hub.now();
         let (due, next) = hub.registry.on_time(now);
@@ -142,8 +145,12 @@ async fn keep_time(hub: Arc<Hub>) {
                 hub.publish_will(0, 0, topic, &will);
             }
         }
-        hub.retained.sweep(now);
-        let wake_at = next.map_or(now + PURGE_EVERY_MS, |at| at.min(now + PURGE_EVERY_MS));
+        if purge_at <= now {
+            hub.retained.sweep(now);
+            hub.registry.drop_useless(now).await;
+            purge_at = now + PURGE_EVERY_MS;
+        }
+        let wake_at = next.map_or(purge_at, |at| at.min(purge_at));
         tokio::select! {
             () = tokio::time::sleep_until(hub.instant(wake_at)) => {}
             () = hub.registry.timer_changed.notified() => {}
@@ -151,5 +158,5 @@ async fn keep_time(hub: Arc<Hub>) {
     }
 }
 
-/// How often expired retained messages are looked for, milliseconds.
+/// How often retained and queued messages that are of no use any more are looked for, milliseconds.
 const PURGE_EVERY_MS: u64 = 60_000;

@@ -2,6 +2,8 @@
 
 use metrics::{Counter, counter, gauge};
 
+use super::session::room::Dropped;
+
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -59,8 +61,12 @@ impl Ending {
 pub enum Drop {
     /// The queue of the session is full.
     QueueFull,
+    /// All sessions together have as much waiting as they may.
+    AllQueuesFull,
     /// It expired while it waited.
     Expired,
+    /// It waited longer than messages may.
+    TooOld,
     /// It is larger than the client takes.
     TooLarge,
     /// There is no room for a retained message.
@@ -73,7 +79,9 @@ impl Drop {
     fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
+            Self::AllQueuesFull => "all_queues_full",
             Self::Expired => "expired",
+            Self::TooOld => "too_old",
             Self::TooLarge => "too_large",
             Self::RetainedFull => "retained_full",
             Self::NotAuthorized => "not_authorized",
@@ -224,6 +232,14 @@ pub fn dropped(why: Drop, messages: usize) {
         counter!("portcullis_mqtt_messages_dropped_total", "reason" => why.as_str())
             .increment(messages as u64);
     }
+}
+
+/// Messages left the queue of a session, or did not get into it.
+pub fn dropped_from_queue(messages: &Dropped) {
+    dropped(Drop::QueueFull, messages.queue_full);
+    dropped(Drop::AllQueuesFull, messages.all_queues_full);
+    dropped(Drop::Expired, messages.expired);
+    dropped(Drop::TooOld, messages.too_old);
 }
 
 /// An event was left out of what administrators are told.

@@ -288,6 +288,23 @@ impl Registry {
         }
     }
 
+    /// Drop the messages that wait and are of no use any more: no client may come for them, and no
+    /// message may come that they would make room for. Others get their turn in between.
+    pub async fn drop_useless(&self, now: u64) {
+        let mut after = None;
+        loop {
+            let cells = self.after(after.as_ref(), AT_A_TIME);
+            for cell in &cells {
+                metrics::dropped_from_queue(&cell.session().drop_useless(now));
+            }
+            match cells.last() {
+                Some(last) if cells.len() == AT_A_TIME => after = Some(last.client_id.clone()),
+                _ => return,
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// After a session lost its connection or something fell due: take it out, or note when the
     /// next thing falls due.
     fn settle(&self, map: &mut ByClient, cell: &Arc<Cell>, session: &Session, due: &Due) {
@@ -331,6 +348,9 @@ impl Registry {
         lock(&self.by_client)
     }
 }
+
+/// Sessions that are looked at before others get their turn.
+const AT_A_TIME: usize = 1_024;
 
 fn shares(session: &Session) -> Vec<ShareId> {
     let places = session.subscriptions().iter().map(|(_, place)| place);

@@ -7,6 +7,7 @@
 pub mod inbound;
 pub mod message;
 pub mod outbound;
+pub mod room;
 pub mod subscriptions;
 
 use std::num::NonZeroU16;

@@ -272,8 +272,8 @@ impl Shard {
         }
     }
 
-    /// Give a delivery of the bus to the sessions it is for.
-    pub fn deliver(self: &Arc<Self>, delivery: &Delivery) {
+    /// Give a delivery of the bus to the sessions it is for, at this time of the broker's clock.
+    pub fn deliver(self: &Arc<Self>, delivery: &Delivery, now: u64) {
         let Some(frame) = Frame::parse(delivery.frame.clone()) else {
             tracing::error!(shard = self.index, "the bus delivered what is no frame");
             return;
@@ -289,7 +289,7 @@ impl Shard {
                     .into_iter()
                     .flat_map(HashMap::values)
                 {
-                    self.give(cell, &frame, [Place::Filter(id)]);
+                    self.give(cell, &frame, [Place::Filter(id)], now);
                 }
             }
             (Some(first), Some(second)) => {
@@ -306,22 +306,22 @@ impl Shard {
                     }
                 }
                 for (cell, places) in wanted.into_values() {
-                    self.give(cell, &frame, places);
+                    self.give(cell, &frame, places, now);
                 }
             }
         }
         for (key, share) in delivery.shared() {
             match table.members.get(&key) {
-                Some(member) => self.give(&member.cell, &frame, [Place::Share(share)]),
+                Some(member) => self.give(&member.cell, &frame, [Place::Share(share)], now),
                 None => self.pass_on(share, &frame),
             }
         }
     }
 
-    fn give(&self, cell: &Cell, frame: &Frame, places: impl IntoIterator<Item = Place>) {
-        let taken = cell.session().deliver(frame, places);
-        metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
-        self.tally.messages_dropped.add(taken.dropped);
+    fn give(&self, cell: &Cell, frame: &Frame, places: impl IntoIterator<Item = Place>, now: u64) {
+        let taken = cell.session().deliver(frame, places, now);
+        metrics::dropped_from_queue(&taken.dropped);
+        self.tally.messages_dropped.add(taken.dropped.for_room());
         if taken.queued {
             cell.wake();
         }

@@ -56,7 +56,7 @@ families! {
     describe_gauge "portcullis_mqtt_sessions" "MQTT sessions, with and without connection.";
     describe_counter "portcullis_mqtt_messages_received_total" "Messages that clients published and the bus took.";
     describe_counter "portcullis_mqtt_messages_sent_total" "Messages that were sent to clients.";
-    describe_counter "portcullis_mqtt_messages_dropped_total" "Messages that did not reach a client, by reason.";
+    describe_counter "portcullis_mqtt_messages_dropped_total" "Messages that did not reach a client, by reason: queue_full (of its session), all_queues_full (of all sessions together), expired, too_old, too_large for the client, retained_full, not_authorized any more.";
     describe_counter "portcullis_mqtt_events_left_out_total" "Events that administrators who are subscribed were not told one by one, by reason.";
     describe_counter "portcullis_mqtt_denied_total" "Publishes and subscriptions that were not permitted, by action.";
     describe_counter "portcullis_mqtt_commands_total" "Commands of administrators on the control topic, by outcome.";

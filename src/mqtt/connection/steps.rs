@@ -192,10 +192,14 @@ where
             {
                 let mut session = cell.session();
                 for frame in retained {
-                    let taken = session.deliver_retained(&frame, place);
-                    metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
-                    self.hub.sys.tally.messages_dropped.add(taken.dropped);
-                    full |= taken.dropped > 0;
+                    let taken = session.deliver_retained(&frame, place, now);
+                    metrics::dropped_from_queue(&taken.dropped);
+                    self.hub
+                        .sys
+                        .tally
+                        .messages_dropped
+                        .add(taken.dropped.for_room());
+                    full |= taken.dropped.for_room() > 0;
                 }
             }
             if any_figures {

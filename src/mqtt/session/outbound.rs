@@ -1,27 +1,19 @@
-//! What a client is sent: the queue, the window of unacknowledged messages, topic aliases.
+//! What a client is sent: the queue, the window of unacknowledged messages, topic aliases. How much
+//! may wait, and what makes room, stands in [`room`](super::room).
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 
 use super::Session;
 use super::message::{Aliases, Message, SharedBudget, write};
+use super::room::Room;
 use crate::mqtt::settings::{Limits, Overflow};
 use crate::mqtt::wire::encode::Outgoing;
 use crate::mqtt::wire::publish::PublishOut;
 use crate::mqtt::wire::{Ack, AckKind, QoS, Version, reason};
-
-/// What became of a message, or of those that had to make room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Taken {
-    /// Whether the message waits to be sent.
-    pub queued: bool,
-    /// Messages that were dropped because the queue is full.
-    pub dropped: usize,
-}
 
 /// What was written by [`Session::transmit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,6 +26,8 @@ pub struct Sent {
     pub others: usize,
     /// Messages that expired before they could be sent.
     pub expired: usize,
+    /// Messages that waited longer than messages may.
+    pub too_old: usize,
     /// Messages larger than the client takes (3.1.2.11.4).
     pub too_large: usize,
 }
@@ -41,7 +35,8 @@ pub struct Sent {
 #[derive(Debug)]
 pub(super) struct Outbound {
     control: VecDeque<Outgoing>,
-    queue: VecDeque<Message>,
+    pub(super) queue: VecDeque<Message>,
+    pub(super) room: Room,
     /// In the order of sending, which is the cyclic order of the packet ids.
     inflight: VecDeque<InFlight>,
     /// How many of `inflight`, from the front, were sent on this connection.
@@ -49,11 +44,6 @@ pub(super) struct Outbound {
     next_id: u16,
     window: usize,
     aliases: Aliases,
-    overflow: Overflow,
-    max_messages: usize,
-    max_bytes: usize,
-    bytes: usize,
-    budget: Arc<SharedBudget>,
 }
 
 #[derive(Debug)]
@@ -71,25 +61,6 @@ enum Stage {
 }
 
 impl Session {
-    /// Queue a message for the client.
-    pub fn enqueue(&mut self, message: Message) -> Taken {
-        self.outbound.enqueue(message)
-    }
-
-    /// Drop messages of the queue's front that the client may not read: of the first `unchecked`
-    /// the last `most`, so that those that make room meanwhile were not checked yet. Gives how
-    /// many are left to check, and how many were dropped.
-    ///
-    /// What was sent before and is not acknowledged stays: the client has been given it.
-    pub fn sift(
-        &mut self,
-        unchecked: usize,
-        most: usize,
-        may_read: impl Fn(&str) -> bool,
-    ) -> (usize, usize) {
-        self.outbound.sift(unchecked, most, may_read)
-    }
-
     /// Whether there is something that may be sent now.
     pub fn has_something_to_send(&self) -> bool {
         let out = &self.outbound;
@@ -132,16 +103,12 @@ impl Outbound {
         Self {
             control: VecDeque::new(),
             queue: VecDeque::new(),
+            room: Room::new(limits, overflow, budget),
             inflight: VecDeque::new(),
             sent: 0,
             next_id: 1,
             window: 1,
             aliases: Aliases::default(),
-            overflow,
-            max_messages: limits.queue_messages,
-            max_bytes: limits.queue_bytes,
-            bytes: 0,
-            budget,
         }
     }
 
@@ -157,15 +124,7 @@ impl Outbound {
         self.control.clear();
         self.aliases = Aliases::default();
         self.sent = 0;
-        let mut freed = 0;
-        self.queue.retain(|message| {
-            let keep = message.qos != QoS::AtMostOnce;
-            if !keep {
-                freed += message.size();
-            }
-            keep
-        });
-        self.free(freed);
+        self.drop_from_queue(|message| message.qos == QoS::AtMostOnce);
         for entry in &mut self.inflight {
             if let Stage::Published(_, again) = &mut entry.stage {
                 *again = true;
@@ -179,65 +138,6 @@ impl Outbound {
 
     pub(super) fn waiting(&self) -> usize {
         self.queue.len() + self.inflight.len()
-    }
-
-    fn enqueue(&mut self, message: Message) -> Taken {
-        let size = message.size();
-        let mut taken = Taken::default();
-        while !self.has_room(size) {
-            let oldest = match self.overflow {
-                Overflow::DropNewest => None,
-                Overflow::DropOldest => self.queue.pop_front(),
-            };
-            taken.dropped += 1;
-            match oldest {
-                None => return taken,
-                Some(oldest) => self.free(oldest.size()),
-            }
-        }
-        self.bytes += size;
-        self.budget.used.fetch_add(size, Ordering::Relaxed);
-        self.queue.push_back(message);
-        taken.queued = true;
-        taken
-    }
-
-    fn sift(
-        &mut self,
-        unchecked: usize,
-        most: usize,
-        may_read: impl Fn(&str) -> bool,
-    ) -> (usize, usize) {
-        let unchecked = unchecked.min(self.queue.len());
-        let left = unchecked.saturating_sub(most);
-        let mut checked = self.queue.range(left..unchecked);
-        if checked.all(|message| may_read(message.frame.topic())) {
-            return (left, 0);
-        }
-        let (mut place, mut freed) = (0, 0);
-        let before = self.queue.len();
-        self.queue.retain(|message| {
-            let checked = (left..unchecked).contains(&place);
-            place += 1;
-            let keep = !checked || may_read(message.frame.topic());
-            if !keep {
-                freed += message.size();
-            }
-            keep
-        });
-        self.free(freed);
-        (left, before - self.queue.len())
-    }
-
-    fn has_room(&self, size: usize) -> bool {
-        self.queue.len() < self.max_messages
-            && self.bytes + size <= self.max_bytes
-            && self.budget.used().saturating_add(size) <= self.budget.max
-    }
-
-    fn free(&mut self, size: usize) {
-        self.bytes = self.bytes.saturating_sub(size);
-        self.budget.used.fetch_sub(size, Ordering::Relaxed);
     }
 
     /// Whether something of an earlier connection is to be sent again now.
@@ -291,7 +191,7 @@ impl Outbound {
                     sent.too_large += 1;
                     let size = message.size();
                     self.inflight.remove(self.sent);
-                    self.free(size);
+                    self.room.free(size);
                 }
             }
         }
@@ -312,12 +212,16 @@ impl Outbound {
         if next.qos != QoS::AtMostOnce && !self.window_is_open() {
             return false;
         }
-        let Some(message) = self.queue.pop_front() else {
+        let too_old = self.room.is_too_old(next, now);
+        let Some(message) = self.pop() else {
             return false;
         };
-        if message.frame.expires_at().is_some_and(|at| at <= now) {
-            sent.expired += 1;
-            self.free(message.size());
+        if message.has_expired(now) || too_old {
+            match too_old {
+                true => sent.too_old += 1,
+                false => sent.expired += 1,
+            }
+            self.room.free(message.size());
             return true;
         }
         let id = match message.qos {
@@ -330,13 +234,13 @@ impl Outbound {
         };
         if !write(packet, &mut self.aliases, version, max_packet, out) {
             sent.too_large += 1;
-            self.free(message.size());
+            self.room.free(message.size());
             return true;
         }
         sent.messages += 1;
         sent.payload += message.frame.payload().len();
         match id {
-            None => self.free(message.size()),
+            None => self.room.free(message.size()),
             Some(id) => {
                 self.next_id = self.next_id.checked_add(1).unwrap_or(1);
                 self.inflight.push_back(InFlight {
@@ -375,7 +279,7 @@ impl Outbound {
                 }
                 let size = message.size();
                 *stage = Stage::Released;
-                self.free(size);
+                self.room.free(size);
                 release(reason::SUCCESS)
             }
             (AckKind::PubRec, Some(Stage::Released)) => release(reason::SUCCESS),
@@ -399,7 +303,7 @@ impl Outbound {
                 self.sent -= 1;
             }
             if let Stage::Published(message, _) = entry.stage {
-                self.free(message.size());
+                self.room.free(message.size());
             }
         }
     }
@@ -410,11 +314,5 @@ impl Outbound {
         self.inflight
             .binary_search_by_key(&distance(id), |entry| distance(entry.id))
             .ok()
-    }
-}
-
-impl Drop for Outbound {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -360,7 +360,7 @@ async fn a_session_of_a_device_takes_nothing_of_it_whatever_it_is_subscribed_to(
         };
         let mut session = cell.session();
         for figure in hub.figures(subscription.filter()) {
-            assert!(!session.deliver_retained(&figure, place).queued);
+            assert!(!session.deliver_retained(&figure, place, 0).queued);
         }
         let subscriptions = session.subscriptions_mut();
         subscriptions.insert(subscription, place, options, None);
