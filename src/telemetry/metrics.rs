@@ -60,6 +60,7 @@ families! {
     describe_counter "portcullis_mqtt_events_left_out_total" "Events that administrators who are subscribed were not told one by one, by reason.";
     describe_counter "portcullis_mqtt_denied_total" "Publishes and subscriptions that were not permitted, by action.";
     describe_counter "portcullis_mqtt_commands_total" "Commands of administrators on the control topic, by outcome.";
+    describe_gauge "portcullis_persistence_failing" "Instances whose sessions and retained messages cannot be written to disk now.";
     describe_counter "portcullis_bus_published_total" "Frames that the bus took.";
     describe_counter "portcullis_bus_unmatched_total" "Frames that no shard had a filter for.";
     describe_counter "portcullis_bus_delivered_total" "Frames that the bus gave to shards.";
