@@ -73,6 +73,10 @@ pub enum Drop {
     RetainedFull,
     /// It waited for a client that may not read it any more.
     NotAuthorized,
+    /// It waited for a restart, and the limits do not allow it any more.
+    OverLimit,
+    /// It waited for a restart and could not be read.
+    Unreadable,
 }
 
 impl Drop {
@@ -85,6 +89,8 @@ impl Drop {
             Self::TooLarge => "too_large",
             Self::RetainedFull => "retained_full",
             Self::NotAuthorized => "not_authorized",
+            Self::OverLimit => "over_limit",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -137,6 +143,33 @@ impl Unserved {
             Self::UntrustedProxy => "untrusted_proxy",
             Self::ProxyHeader => "proxy_header",
             Self::ProxyTimeout => "proxy_timeout",
+        }
+    }
+}
+
+/// What became of a session that was kept across a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is there again.
+    Restored,
+    /// It expired meanwhile.
+    Expired,
+    /// The limits do not allow it any more.
+    OverLimit,
+    /// Its client was an administrator and is none now, or the other way round.
+    OwnerChanged,
+    /// It makes no sense.
+    Unreadable,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Restored => "restored",
+            Self::Expired => "expired",
+            Self::OverLimit => "over_limit",
+            Self::OwnerChanged => "owner_changed",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -200,6 +233,11 @@ pub fn session_began() {
 /// One session less.
 pub fn session_ended() {
     gauge!("portcullis_mqtt_sessions").decrement(1.0);
+}
+
+/// A session that was kept across a restart.
+pub fn restored(outcome: Outcome) {
+    counter!("portcullis_persistence_restored_total", "outcome" => outcome.as_str()).increment(1);
 }
 
 /// The counters that every message touches, looked up once.

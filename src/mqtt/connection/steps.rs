@@ -19,6 +19,7 @@ use crate::mqtt::metrics::{self, Ending};
 use crate::mqtt::session::subscriptions::Place;
 use crate::mqtt::session::{Fault, Step, ToPublish, ToSubscribe};
 use crate::mqtt::shard::Cell;
+use crate::mqtt::shared::Presence;
 use crate::mqtt::topics::Subscription;
 use crate::mqtt::wire::packets::{Options, RetainHandling};
 use crate::mqtt::wire::{Incoming, QoS, Version, reason};
@@ -238,7 +239,7 @@ where
                 let Some(shard) = self.hub.registry.shards().get(cell.shard) else {
                     return (reason::UNSPECIFIED, None);
                 };
-                match shard.subscribe(cell, subscription) {
+                match shard.subscribe(cell, subscription, Presence::Online) {
                     Ok(place) => place,
                     Err(error) => {
                         tracing::error!(%error, "the bus did not take a subscription");

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::Session;
+use super::kept::{OnDisk, Unfit};
 use super::message::{Aliases, Message, SharedBudget, write};
-use super::room::Room;
+use super::room::{Room, Taken};
 use crate::mqtt::settings::{Limits, Overflow};
 use crate::mqtt::wire::encode::Outgoing;
 use crate::mqtt::wire::publish::PublishOut;
@@ -38,22 +39,23 @@ pub(super) struct Outbound {
     pub(super) queue: VecDeque<Message>,
     pub(super) room: Room,
     /// In the order of sending, which is the cyclic order of the packet ids.
-    inflight: VecDeque<InFlight>,
+    pub(super) inflight: VecDeque<InFlight>,
     /// How many of `inflight`, from the front, were sent on this connection.
     sent: usize,
-    next_id: u16,
+    pub(super) next_id: u16,
     window: usize,
     aliases: Aliases,
+    pub(super) on_disk: OnDisk,
 }
 
 #[derive(Debug)]
-struct InFlight {
-    id: NonZeroU16,
-    stage: Stage,
+pub(super) struct InFlight {
+    pub(super) id: NonZeroU16,
+    pub(super) stage: Stage,
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// PUBLISH is not acknowledged. `true`: it was sent on an earlier connection.
     Published(Message, bool),
     /// PUBREL is not acknowledged.
@@ -109,6 +111,7 @@ impl Outbound {
             next_id: 1,
             window: 1,
             aliases: Aliases::default(),
+            on_disk: OnDisk::Nothing,
         }
     }
 
@@ -294,6 +297,58 @@ impl Outbound {
         }
     }
 
+    /// What is on disk, if anything, is not how it is.
+    pub(super) fn outdate(&mut self) {
+        if self.on_disk != OnDisk::Nothing {
+            self.on_disk = OnDisk::Outdated;
+        }
+    }
+
+    /// Put what was on the way before the queue, in order.
+    pub(super) fn restore_in_flight(&mut self, entry: InFlight) -> Result<(), Unfit> {
+        if let (Some(first), Some(last)) = (self.inflight.front(), self.inflight.back())
+            && distance(first.id, entry.id) <= distance(first.id, last.id)
+        {
+            return Err(Unfit::Unreadable("packet ids are not in order"));
+        }
+        if let Stage::Published(message, _) = &entry.stage {
+            self.room.take(message.size());
+        }
+        self.inflight.push_back(entry);
+        Ok(())
+    }
+
+    pub(super) fn restore_queued(&mut self, number: u64, message: Message, now: u64) -> Taken {
+        if self.queue.is_empty() && matches!(self.on_disk, OnDisk::UpTo { .. }) {
+            self.room.first = number;
+        }
+        let end = self.room.first + self.queue.len() as u64;
+        if number != end {
+            self.outdate();
+        }
+        let taken = self.enqueue_at(message, now);
+        if let OnDisk::UpTo { .. } = self.on_disk {
+            let first = self.room.first;
+            let end = first + self.queue.len() as u64;
+            self.on_disk = OnDisk::UpTo { first, end };
+        }
+        taken
+    }
+
+    pub(super) fn restore_ends(&mut self) -> Result<(), Unfit> {
+        if let (Some(first), Some(last)) = (self.inflight.front(), self.inflight.back()) {
+            let next = NonZeroU16::new(self.next_id).unwrap_or(NonZeroU16::MIN);
+            let is_free = distance(first.id, next) > distance(first.id, last.id);
+            if !is_free && next != first.id {
+                self.next_id = last.id.checked_add(1).unwrap_or(NonZeroU16::MIN).get();
+            }
+        }
+        match self.room.is_over_limit() {
+            true => Err(Unfit::OverLimit("more is on the way than may be")),
+            false => Ok(()),
+        }
+    }
+
     fn finish(&mut self, place: Option<usize>) {
         let Some(place) = place else {
             return;
@@ -309,10 +364,14 @@ impl Outbound {
     }
 
     fn find(&self, id: NonZeroU16) -> Option<usize> {
-        let first = self.inflight.front()?.id.get();
-        let distance = |id: NonZeroU16| id.get().wrapping_sub(first);
+        let first = self.inflight.front()?.id;
         self.inflight
-            .binary_search_by_key(&distance(id), |entry| distance(entry.id))
+            .binary_search_by_key(&distance(first, id), |entry| distance(first, entry.id))
             .ok()
     }
+}
+
+/// How far a packet id is behind another, going around.
+fn distance(first: NonZeroU16, id: NonZeroU16) -> u16 {
+    id.get().wrapping_sub(first.get())
 }

@@ -35,6 +35,11 @@ pub struct Dropped {
 }
 
 impl Dropped {
+    /// How many there are.
+    pub fn total(&self) -> usize {
+        self.queue_full + self.all_queues_full + self.expired + self.too_old
+    }
+
     /// How many somebody might still have wanted.
     pub fn for_room(&self) -> usize {
         self.queue_full + self.all_queues_full
@@ -125,9 +130,14 @@ impl Room {
         self.budget.used.fetch_sub(size, Ordering::Relaxed);
     }
 
-    fn take(&mut self, size: usize) {
+    pub(super) fn take(&mut self, size: usize) {
         self.bytes += size;
         self.budget.used.fetch_add(size, Ordering::Relaxed);
+    }
+
+    /// Whether there is more than may be.
+    pub(super) fn is_over_limit(&self) -> bool {
+        self.bytes > self.max_bytes || self.budget.used() > self.budget.max
     }
 
     /// Why there is no room for so many octets more, if there is none.
@@ -153,8 +163,12 @@ impl Room {
 
 impl Outbound {
     fn enqueue(&mut self, message: Message) -> Taken {
-        let size = message.size();
         let now = u64::try_from(message.queued_at).unwrap_or(0);
+        self.enqueue_at(message, now)
+    }
+
+    pub(super) fn enqueue_at(&mut self, message: Message, now: u64) -> Taken {
+        let size = message.size();
         let mut taken = Taken::default();
         if self.room.full(self.queue.len(), size).is_some() {
             self.drop_useless(now, &mut taken.dropped);
@@ -253,7 +267,12 @@ impl Outbound {
         });
         self.room.queue_bytes = self.room.queue_bytes.saturating_sub(freed);
         self.room.free(freed);
-        before - self.queue.len()
+        let dropped = before - self.queue.len();
+        if dropped > 0 {
+            // Those that follow have other numbers now.
+            self.outdate();
+        }
+        dropped
     }
 }
 

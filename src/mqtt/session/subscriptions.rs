@@ -58,6 +58,14 @@ impl Subscriptions {
             .map(|(subscription, &place)| (subscription, place))
     }
 
+    /// All of them with their options and identifiers.
+    pub(super) fn terms(&self) -> impl Iterator<Item = (&Subscription, Options, Option<u32>)> {
+        self.places.iter().filter_map(|(subscription, place)| {
+            let terms = self.terms.get(place)?;
+            Some((subscription, terms.options, terms.id))
+        })
+    }
+
     /// Add a subscription or change its terms. Whether it is new.
     pub fn insert(
         &mut self,

@@ -6,10 +6,13 @@ use bytes::{Bytes, BytesMut};
 use super::message::{Message, SharedBudget};
 use super::room::Dropped;
 use super::*;
+use crate::ca::id::{CaKeyId, CertSerial};
+use crate::ca::registry::Purpose;
 use crate::mqtt::bus::SessionKey;
 use crate::mqtt::frame::{self, Audience, Frame};
 use crate::mqtt::topics::TopicName;
 use crate::mqtt::wire::{Ack, AckKind, Incoming};
+use crate::store::sessions::record::HolderRecord;
 
 pub(super) fn session(limits: Limits, overflow: Overflow, budget: &Arc<SharedBudget>) -> Session {
     let limits = Arc::new(limits);
@@ -50,6 +53,20 @@ pub(super) fn frame(topic: &str, payload: &[u8], expires_at: Option<u64>) -> Fra
         payload,
     }
     .encode()
+}
+
+pub(super) fn holder() -> HolderRecord {
+    let serial = CertSerial::from_be_bytes(&[1]).unwrap();
+    HolderRecord {
+        purpose: Purpose::Device,
+        administrator: false,
+        issuer: CaKeyId::from_bytes([1; 32]),
+        serial: serial.clone(),
+        common_name: None,
+        ca_sn: serial,
+        address: ([127, 0, 0, 1], 1).into(),
+        since_ms: 0,
+    }
 }
 
 pub(super) fn queued(frame: Frame, qos: QoS) -> Message {

@@ -87,5 +87,8 @@ CREATE TABLE retained (
     publisher     INTEGER NOT NULL,
     expires_at_ms INTEGER,
     properties    BLOB NOT NULL,
-    payload       BLOB NOT NULL
+    payload       BLOB NOT NULL,
+    -- When all are written anew: what has another mark at the end is retained no more.
+    mark          INTEGER NOT NULL
 );
+CREATE INDEX retained_expiry ON retained (expires_at_ms) WHERE expires_at_ms IS NOT NULL;

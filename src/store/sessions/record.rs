@@ -158,13 +158,13 @@ pub enum Write {
     },
     /// The will of a kept session was published.
     WillGone(u64),
-    /// The retained message, in place of that of its topic.
-    Retained(Box<RetainedRecord>),
+    /// The retained message, in place of that of its topic, with a mark.
+    Retained(Box<RetainedRecord>, i64),
     /// The topic has no retained message.
     NotRetained(ByteString),
-    /// No topic has one.
-    NothingRetained,
-    /// All before is as it was at this time.
+    /// Those with another mark are retained no more.
+    RetainedOnly(i64),
+    /// All before is as it was at this time, at which retained messages have expired.
     Time(i64),
 }
 
@@ -216,14 +216,14 @@ impl Write {
                     + 2 * whole.received.len()
             }
             Self::Queue { messages: all, .. } => messages(all),
-            Self::Retained(message) => {
+            Self::Retained(message, _) => {
                 size_of::<RetainedRecord>()
                     + message.topic.len()
                     + message.properties.len()
                     + message.payload.len()
             }
             Self::NotRetained(topic) => topic.len(),
-            Self::WillGone(_) | Self::NothingRetained | Self::Time(_) => 0,
+            Self::WillGone(_) | Self::RetainedOnly(_) | Self::Time(_) => 0,
         };
         content + size_of::<Self>()
     }

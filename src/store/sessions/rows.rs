@@ -44,15 +44,20 @@ pub(super) fn apply(connection: &Connection, write: &Write) -> Sql<()> {
             let mut delete = connection.prepare_cached("DELETE FROM will WHERE session = $1")?;
             delete.execute([signed(*session)]).map(drop)
         }
-        Write::Retained(message) => put_retained(connection, message),
+        Write::Retained(message, mark) => put_retained(connection, message, *mark),
         Write::NotRetained(topic) => {
             let mut delete = connection.prepare_cached("DELETE FROM retained WHERE topic = $1")?;
             delete.execute([&**topic]).map(drop)
         }
-        Write::NothingRetained => connection.execute("DELETE FROM retained", []).map(drop),
+        Write::RetainedOnly(mark) => {
+            let sql = "DELETE FROM retained WHERE mark <> $1";
+            connection.execute(sql, [mark]).map(drop)
+        }
         Write::Time(at_ms) => {
             let mut update = connection.prepare_cached("UPDATE written SET at_ms = $1")?;
-            update.execute([at_ms]).map(drop)
+            update.execute([at_ms])?;
+            let sql = "DELETE FROM retained WHERE expires_at_ms <= $1";
+            connection.prepare_cached(sql)?.execute([at_ms]).map(drop)
         }
     }
 }
@@ -332,8 +337,8 @@ fn put_queue(
     Ok(())
 }
 
-fn put_retained(connection: &Connection, message: &RetainedRecord) -> Sql<()> {
-    let sql = "INSERT OR REPLACE INTO retained VALUES ($1, $2, $3, $4, $5, $6)";
+fn put_retained(connection: &Connection, message: &RetainedRecord, mark: i64) -> Sql<()> {
+    let sql = "INSERT OR REPLACE INTO retained VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let mut insert = connection.prepare_cached(sql)?;
     insert
         .execute((
@@ -343,6 +348,7 @@ fn put_retained(connection: &Connection, message: &RetainedRecord) -> Sql<()> {
             message.expires_at_ms,
             &message.properties[..],
             &message.payload[..],
+            mark,
         ))
         .map(drop)
 }

@@ -232,7 +232,8 @@ enum Step {
     Forget(u64),
     Retained(MessageRecord, u64),
     NotRetained(String),
-    NothingRetained,
+    /// These are all there is.
+    RetainedAnew(BTreeMap<String, MessageRecord>),
     Time(i64),
     Reopen,
 }
@@ -247,7 +248,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => key.prop_map(Step::Forget),
         3 => (message(), any::<u64>()).prop_map(|(message, by)| Step::Retained(message, by)),
         1 => "[a-c]{1,1}".prop_map(Step::NotRetained),
-        1 => Just(Step::NothingRetained),
+        1 => proptest::collection::btree_map("[a-c]", message(), 0..3)
+            .prop_map(Step::RetainedAnew),
         1 => any::<i64>().prop_map(Step::Time),
         2 => Just(Step::Reopen),
     ]
@@ -255,7 +257,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 impl Kept {
     /// What the step makes of it.
-    fn apply(&mut self, step: &Step, store: &SqliteSessions) {
+    fn apply(&mut self, step: &Step, store: &SqliteSessions, mark: &mut i64) {
         match step {
             Step::Session(whole) => {
                 self.sessions.insert(whole.session.key, (**whole).clone());
@@ -292,28 +294,30 @@ impl Kept {
                 drop(store.forget(*key));
             }
             Step::Retained(message, publisher) => {
-                let record = RetainedRecord {
-                    topic: message.topic.clone(),
-                    qos: message.qos,
-                    publisher: *publisher,
-                    expires_at_ms: message.expires_at_ms,
-                    properties: message.properties.clone(),
-                    payload: message.payload.clone(),
-                };
+                let record = retained(&message.topic, message, *publisher);
                 self.retained
                     .insert(record.topic.to_string(), record.clone());
-                store.write(Write::Retained(Box::new(record)));
+                store.write(Write::Retained(Box::new(record), 0));
             }
             Step::NotRetained(topic) => {
                 self.retained.remove(topic);
                 store.write(Write::NotRetained(topic.as_str().into()));
             }
-            Step::NothingRetained => {
+            Step::RetainedAnew(all) => {
                 self.retained.clear();
-                store.write(Write::NothingRetained);
+                for (topic, message) in all {
+                    let record = retained(topic, message, 1);
+                    self.retained.insert(topic.clone(), record.clone());
+                    store.write(Write::Retained(Box::new(record), *mark));
+                }
+                store.write(Write::RetainedOnly(*mark));
+                *mark += 1;
             }
             Step::Time(time) => {
                 self.time = *time;
+                let lasts =
+                    |message: &RetainedRecord| message.expires_at_ms.is_none_or(|at| at > *time);
+                self.retained.retain(|_, message| lasts(message));
                 store.write(Write::Time(*time));
             }
             Step::Reopen => {}
@@ -329,8 +333,9 @@ proptest! {
         block_on(async {
             let mut bench = Bench::new();
             let mut model = Kept::default();
+            let mut mark = 1;
             for step in &steps {
-                model.apply(step, bench.store());
+                model.apply(step, bench.store(), &mut mark);
                 if matches!(step, Step::Reopen) {
                     let kept = bench.reopen().await;
                     assert_eq!(Kept { orphans: 0, ..kept }, model);
@@ -339,6 +344,17 @@ proptest! {
             let kept = bench.reopen().await;
             assert_eq!(Kept { orphans: 0, ..kept }, model);
         });
+    }
+}
+
+fn retained(topic: &str, message: &MessageRecord, publisher: u64) -> RetainedRecord {
+    RetainedRecord {
+        topic: topic.into(),
+        qos: message.qos,
+        publisher,
+        expires_at_ms: message.expires_at_ms,
+        properties: message.properties.clone(),
+        payload: message.payload.clone(),
     }
 }
 

@@ -241,7 +241,7 @@ async fn row_that_makes_no_sense_is_told_with_its_session_and_the_rest_is_read()
             (Some(1), "queued"),
         ),
         (
-            "INSERT INTO retained VALUES ('a', 1, 1, NULL, 'text', x'')",
+            "INSERT INTO retained VALUES ('a', 1, 1, NULL, 'text', x'', 0)",
             (None, "retained"),
         ),
     ] {
