@@ -64,6 +64,7 @@ pub struct Instance {
     pub client_id: String,
     pub session_owner: String,
     pub same_key: String,
+    pub persistence: String,
     pub access_default: Option<String>,
     pub access: Vec<AccessRule>,
 }
@@ -198,6 +199,7 @@ pub struct ControlChannel {
 #[allow(missing_docs)]
 pub struct Store {
     pub data_dir: PathBuf,
+    pub checkpoint_seconds: u64,
 }
 
 /// `[audit]`
@@ -223,6 +225,7 @@ pub struct Log {
 #[allow(missing_docs)]
 pub struct Shutdown {
     pub grace_seconds: u64,
+    pub save_seconds: u64,
 }
 
 impl Default for Instance {
@@ -246,6 +249,7 @@ impl Default for Instance {
             client_id: "any".to_owned(),
             session_owner: "name".to_owned(),
             same_key: "deny".to_owned(),
+            persistence: "on".to_owned(),
             access_default: None,
             access: Vec::new(),
         }
@@ -365,6 +369,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             data_dir: "data".into(),
+            checkpoint_seconds: 10,
         }
     }
 }
@@ -382,6 +387,7 @@ impl Default for Shutdown {
     fn default() -> Self {
         Self {
             grace_seconds: Limits::default().shutdown_grace.as_secs(),
+            save_seconds: 30,
         }
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! - the sessions of the clients that are connected (CONNACK tells them: no session present),
 //! - sessions of clients that left, messages that were queued, and retained messages that were set
-//!   or cleared since the last [`round`] (`store.checkpoint_seconds`).
+//!   or cleared since the last round of writing (`store.checkpoint_seconds`).
 //!
 //! A clean shutdown ends all connections, and then writes all there is.
 

@@ -61,6 +61,9 @@ pub trait SessionStore: Send + Sync + 'static {
     /// what was written may be there.
     fn failures(&self) -> u64;
 
+    /// Finish what waits, and close the file. Nothing is written any more.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
     /// Give up what waits to be written. Nothing is written any more.
     fn abandon(&self);
 }

@@ -144,6 +144,7 @@ pub(in crate::mqtt) async fn finish(hub: &Hub, limit: Duration) -> Missed {
             // A disk that was full for a moment.
             round(hub).await?;
         }
+        on.store.close().await;
         Ok::<_, StoreError>(())
     };
     let outcome = tokio::time::timeout(limit, writing).await;

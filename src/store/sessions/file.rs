@@ -76,8 +76,7 @@ fn open_sound(path: &Path) -> Result<Connection, Fault> {
     if version > newest() {
         return Err(Fault::Unusable(format!(
             "it has version {version}, this program knows versions up to {}: start the newer \
-             Portcullis that wrote it, or move the file away to begin without its sessions and \
-             retained messages",
+             Portcullis that wrote it",
             newest()
         )));
     }

@@ -116,6 +116,16 @@ impl SessionStore for SqliteSessions {
         self.shared.failures.load(Ordering::Acquire)
     }
 
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            if self.worker.ask(Request::Close(answer)).is_ok() {
+                // It is closed, or the thread has ended, which is the same.
+                let _ = answered.await;
+            }
+        })
+    }
+
     fn abandon(&self) {
         self.shared.abandoned.store(true, Ordering::Release);
     }

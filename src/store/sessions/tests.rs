@@ -488,6 +488,21 @@ async fn whoever_writes_much_is_made_to_wait() {
 }
 
 #[tokio::test]
+async fn closed_file_has_all_of_it_and_nothing_beside_it() {
+    let mut bench = Bench::new();
+    put(bench.store(), &example(1, 1));
+    bench.store().close().await;
+    let files = std::fs::read_dir(bench.directory.path()).unwrap().count();
+    assert_eq!(files, 1);
+    // Whoever asks for more waits for nothing.
+    put(bench.store(), &example(2, 1));
+    bench.store().room().await;
+    assert_eq!(bench.store().forget(1).await, Durable::NotYet);
+    assert!(bench.store().flush().await.is_err());
+    assert_eq!(bench.reopen().await.sessions.len(), 1);
+}
+
+#[tokio::test]
 async fn what_is_given_up_is_not_written() {
     let mut bench = Bench::new();
     put(bench.store(), &example(1, 1));

@@ -41,6 +41,7 @@ pub(super) enum Request {
     Write(Write, usize),
     Forget(u64, oneshot::Sender<Durable>),
     Flush(oneshot::Sender<Result<(), StoreError>>),
+    Close(oneshot::Sender<()>),
     /// Lets a test reach the connection.
     #[cfg(test)]
     With(Box<dyn FnOnce(&Connection) + Send>),
@@ -69,6 +70,8 @@ pub(super) struct Writer {
     owed: VecDeque<(u64, Option<oneshot::Sender<Durable>>)>,
     /// Forgotten sessions whose other rows are still there.
     leftovers: VecDeque<u64>,
+    /// Whoever waits until the file is closed.
+    closing: Option<oneshot::Sender<()>>,
 }
 
 impl Writer {
@@ -84,12 +87,13 @@ impl Writer {
             shared,
             owed: VecDeque::new(),
             leftovers: VecDeque::new(),
+            closing: None,
         })
     }
 
-    /// Serve until nobody can ask any more.
+    /// Serve until nobody can ask any more, or it is to be closed.
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
-        loop {
+        while self.closing.is_none() {
             let idle = match self.leftovers.is_empty() || self.is_failing() {
                 true => RETRY,
                 false => Duration::ZERO,
@@ -102,6 +106,10 @@ impl Writer {
                     return;
                 }
             }
+        }
+        drop(self.connection);
+        if let Some(closed) = self.closing {
+            let _ = closed.send(());
         }
     }
 
@@ -122,15 +130,17 @@ impl Writer {
                     writes.push(Step::Forget(session, Some(answer)));
                 }
                 Request::Flush(answer) => flushes.push(answer),
+                Request::Close(answer) => self.closing = Some(answer),
                 Request::Load(to, answer) => {
                     let _ = answer.send(self.load(&to));
                 }
                 #[cfg(test)]
                 Request::With(act) => act(&self.connection),
             }
-            next = match bytes < GROUP_BYTES && count < GROUP_REQUESTS && flushes.is_empty() {
-                true => requests.try_recv().ok(),
-                false => None,
+            let full = bytes >= GROUP_BYTES || count >= GROUP_REQUESTS;
+            next = match full || !flushes.is_empty() || self.closing.is_some() {
+                true => None,
+                false => requests.try_recv().ok(),
             };
         }
         let failures = self.shared.failures.load(Ordering::Acquire);

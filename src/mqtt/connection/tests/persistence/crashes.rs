@@ -140,6 +140,9 @@ impl SessionStore for Hanging {
     fn failures(&self) -> u64 {
         0
     }
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {})
+    }
     fn abandon(&self) {}
 }
 
