@@ -10,6 +10,7 @@ mod listeners;
 pub mod private_file;
 pub mod process;
 mod replay;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -55,14 +56,15 @@ pub struct App {
     crl_files: CrlFiles,
     metrics: Option<PrometheusHandle>,
     grace: Duration,
+    save_limit: Duration,
 }
 
-/// An instance, and where it is reached. Its broker ends when this is dropped.
+/// An instance, and where it is reached.
 struct Serving {
     id: InstanceId,
     mqtt: Reached,
     websocket: Option<Reached>,
-    _broker: Broker,
+    broker: Broker,
 }
 
 /// Why the broker cannot start.
@@ -107,6 +109,16 @@ pub enum StartError {
     /// The socket for administrators on the host cannot be had.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// What is kept of the sessions of an instance cannot be opened or read.
+    #[error(
+        "the kept sessions of instance {instance} cannot be read: {source}; to begin without them, move sessions-{instance}.db away from the data directory"
+    )]
+    Sessions {
+        /// The instance.
+        instance: InstanceId,
+        /// Why.
+        source: crate::store::StoreError,
+    },
     /// The bus below the sessions does not start.
     #[error("the message bus does not start: {0}")]
     Bus(#[from] crate::mqtt::bus::BusError),
@@ -155,8 +167,8 @@ impl App {
         let mut instances = Vec::new();
         for instance in &config.instances {
             let acceptor = gate::acceptor(&control, instance, &config.tls)?;
-            let broker =
-                Broker::start(instance.mqtt.clone(), hooks(&control, commands.clone())).await?;
+            let hooks = hooks(&control, commands.clone());
+            let broker = sessions::resume(&config, instance, hooks).await?;
             let (mqtt, websocket) = listeners::open(&mut listening, instance, &broker, &acceptor)?;
             control.serve_sessions(&instance.id, broker.operations());
             control.observe(&instance.id, broker.observer());
@@ -164,7 +176,7 @@ impl App {
                 id: instance.id.clone(),
                 mqtt,
                 websocket,
-                _broker: broker,
+                broker,
             });
         }
         let admin_address = local_address("the admin API", &admin_listener, config.admin.listen)?;
@@ -201,6 +213,7 @@ impl App {
             crl_files,
             metrics,
             grace: config.shutdown_grace,
+            save_limit: config.save_limit,
         })
     }
 
@@ -234,7 +247,8 @@ impl App {
         &self.control
     }
 
-    /// Serve until `shutdown` is cancelled, then end what is connected within the grace time.
+    /// Serve until `shutdown` is cancelled, then end what is connected within the grace time, and
+    /// write the sessions of the instances that keep them.
     pub async fn run(self, shutdown: CancellationToken) {
         let tasks = TaskTracker::new();
         for serving in &self.instances {
@@ -280,6 +294,7 @@ impl App {
             Ok(()) => tracing::info!("ended in order"),
             Err(_) => tracing::warn!("not everything ended within the grace time"),
         }
+        sessions::finish(self.instances, self.save_limit).await;
     }
 }
 

@@ -50,14 +50,19 @@ pub struct Config {
     pub tls: Tls,
     /// The admin API and the control topic.
     pub admin: Admin,
-    /// Directory of the registry's database.
+    /// Directory of the registry's database, and of the sessions that are kept.
     pub data_dir: PathBuf,
+    /// How often what changed in sessions and retained messages is written.
+    pub checkpoint: Duration,
     /// The audit log.
     pub audit_path: PathBuf,
     /// The log of the program.
     pub log: LogSettings,
     /// How long everything may take to end when the program is told to.
     pub shutdown_grace: Duration,
+    /// How long the sessions and retained messages of an instance may take to be written after
+    /// that.
+    pub save_limit: Duration,
     /// Set in the development mode.
     pub development: Option<Development>,
 }
@@ -90,6 +95,8 @@ pub struct Instance {
     pub same_key: SameKey,
     /// Files from which CRLs are imported whenever they change.
     pub crls: Vec<CrlSource>,
+    /// Whether its sessions and retained messages survive a restart.
+    pub persistence: Persistence,
     /// What its sessions are built from.
     pub mqtt: mqtt::settings::Settings,
 }
@@ -111,6 +118,15 @@ pub struct WebSocket {
     pub listen: SocketAddr,
     /// What clients may ask for there.
     pub door: Door,
+}
+
+/// Whether sessions and retained messages survive a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    /// They end with the process, and what was kept before is removed.
+    Off,
+    /// They are kept in the data directory.
+    On,
 }
 
 /// TLS in front of the broker.

@@ -15,6 +15,7 @@ pub mod hub;
 pub mod identity;
 pub mod listener;
 pub mod metrics;
+pub mod persist;
 pub mod registry;
 pub mod retained;
 pub mod session;

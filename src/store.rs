@@ -4,7 +4,9 @@
 
 pub(crate) mod files;
 mod migrations;
+mod own_file;
 pub mod replay;
+pub mod sessions;
 pub mod sqlite;
 
 use std::future::Future;
@@ -248,6 +250,15 @@ pub enum StoreError {
     /// The writer has stopped.
     #[error("the store is closed")]
     Closed,
+}
+
+/// Whether something is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// Not yet; it is tried again every second.
+    NotYet,
+    /// It is.
+    Yes,
 }
 
 /// What a store answers with.

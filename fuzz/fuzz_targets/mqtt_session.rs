@@ -55,6 +55,7 @@ impl World {
         let limits = Arc::new(Limits {
             queue_messages: QUEUE_MESSAGES,
             queue_bytes: QUEUE_BYTES,
+            queue_age: Some(std::time::Duration::from_secs(20)),
             max_inflight: MAX_INFLIGHT,
             receive_maximum: 4,
             max_aliases: 3,
@@ -208,8 +209,9 @@ impl World {
             qos,
             retain: argument & 4 != 0,
             subscription_ids: vec![1; usize::from(argument & 3)],
+            queued_at: i64::try_from(self.now).unwrap(),
         });
-        assert!(taken.queued || taken.dropped > 0);
+        assert!(taken.queued || taken.dropped.for_room() > 0);
         assert!(self.budget.used() <= QUEUE_BYTES);
         let limit = QUEUE_MESSAGES + usize::from(MAX_INFLIGHT);
         assert!(self.session.waiting() <= limit);
@@ -259,6 +261,7 @@ impl World {
 
     fn pass(&mut self, argument: u8) {
         self.now += u64::from(argument) * 100;
+        self.session.drop_useless(self.now);
         if self.session.on_time(self.now).ended {
             self.renew();
         }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::addresses::{self, Reach};
 use super::fault::{ConfigError, Faults};
 use super::{
-    Config, CrlSource, Development, Instance, Overrides, Tls, convert_access, convert_admin,
-    convert_mqtt, convert_reach, file,
+    Config, CrlSource, Development, Instance, Overrides, Persistence, Tls, convert_access,
+    convert_admin, convert_mqtt, convert_reach, file,
 };
 use crate::ca::id::InstanceId;
 use crate::ca::topology::SameKey;
@@ -68,6 +68,10 @@ fn whole(
     let log = log(faults, &file.log);
     let grace = file.shutdown.grace_seconds;
     let grace = faults.seconds("shutdown.grace_seconds", grace, 1, 3600);
+    let save = file.shutdown.save_seconds;
+    let save = faults.seconds("shutdown.save_seconds", save, 1, 3600);
+    let checkpoint = file.store.checkpoint_seconds;
+    let checkpoint = faults.seconds("store.checkpoint_seconds", checkpoint, 1, 3600);
     Some(Config {
         instances: instances?,
         registry: registry?,
@@ -79,8 +83,10 @@ fn whole(
             .path
             .unwrap_or_else(|| data_dir.join("audit.log")),
         data_dir,
+        checkpoint: checkpoint?,
         log: log?,
         shutdown_grace: grace?,
+        save_limit: save?,
         development: certs_dir.map(|certs_dir| Development { certs_dir }),
     })
 }
@@ -221,6 +227,11 @@ fn instance(
             })
         })
         .collect();
+    let persistence = faults.word(
+        &at("persistence"),
+        &written.persistence,
+        &[("off", Persistence::Off), ("on", Persistence::On)],
+    );
     let access = convert_access::access(faults, key, written);
     let mqtt = mqtt?;
     let id: InstanceId = id?;
@@ -237,6 +248,7 @@ fn instance(
         on_inactivate: on_inactivate?,
         same_key: same_key?,
         crls: crls.into_iter().collect::<Option<_>>()?,
+        persistence: persistence?,
         mqtt: Settings {
             policy: convert_mqtt::with_shared(policy?, mqtt),
             access: access?,

@@ -201,6 +201,13 @@ fn limits(faults: &mut Faults, file: &file::File) -> Option<Limits> {
     );
     let retained_bytes = count("max_retained_bytes", written.max_retained_bytes, 0, BYTES);
 
+    let queue_age = match written.max_queued_age_seconds {
+        0 => Some(None),
+        seconds => faults
+            .seconds("mqtt.max_queued_age_seconds", seconds, 1, LONG)
+            .map(Some),
+    };
+
     let mut time = |key: &str, value| faults.seconds(&format!("mqtt.{key}"), value, 1, 600);
     let connect_timeout = time("connect_timeout_seconds", written.connect_timeout_seconds);
     let write_timeout = time("write_timeout_seconds", written.write_timeout_seconds);
@@ -287,6 +294,7 @@ fn limits(faults: &mut Faults, file: &file::File) -> Option<Limits> {
         queue_messages: queue_messages?,
         queue_bytes: queue_bytes?,
         total_queue_bytes: total?,
+        queue_age: queue_age?,
         retained_messages: retained_messages?,
         retained_bytes: retained_bytes?,
         topics: TopicLimits {
@@ -304,6 +312,9 @@ fn limits(faults: &mut Faults, file: &file::File) -> Option<Limits> {
 fn unless_zero(limit: usize) -> Option<usize> {
     (limit > 0).then_some(limit)
 }
+
+/// Seconds, longer than any session: 136 years.
+const LONG: u64 = u32::MAX as u64;
 
 /// More of one thing than a process can serve.
 const MANY: usize = 100_000_000;

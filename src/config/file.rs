@@ -65,6 +65,7 @@ pub struct Instance {
     pub session_owner: String,
     pub same_key: String,
     pub crl: Vec<Crl>,
+    pub persistence: String,
     pub access_default: Option<String>,
     pub access: Vec<AccessRule>,
 }
@@ -146,6 +147,7 @@ pub struct Mqtt {
     pub max_queued_messages: usize,
     pub max_queued_bytes: usize,
     pub max_total_queued_bytes: usize,
+    pub max_queued_age_seconds: u64,
     pub overflow: String,
     pub max_retained_messages: usize,
     pub max_retained_bytes: usize,
@@ -211,6 +213,7 @@ pub struct ControlChannel {
 #[allow(missing_docs)]
 pub struct Store {
     pub data_dir: PathBuf,
+    pub checkpoint_seconds: u64,
 }
 
 /// `[audit]`
@@ -236,6 +239,7 @@ pub struct Log {
 #[allow(missing_docs)]
 pub struct Shutdown {
     pub grace_seconds: u64,
+    pub save_seconds: u64,
 }
 
 impl Default for Instance {
@@ -260,6 +264,7 @@ impl Default for Instance {
             session_owner: "name".to_owned(),
             same_key: "deny".to_owned(),
             crl: Vec::new(),
+            persistence: "off".to_owned(),
             access_default: None,
             access: Vec::new(),
         }
@@ -324,6 +329,7 @@ impl Default for Mqtt {
             max_queued_messages: limits.queue_messages,
             max_queued_bytes: limits.queue_bytes,
             max_total_queued_bytes: limits.total_queue_bytes,
+            max_queued_age_seconds: limits.queue_age.map_or(0, |age| age.as_secs()),
             overflow: "drop_newest".to_owned(),
             max_retained_messages: limits.retained_messages,
             max_retained_bytes: limits.retained_bytes,
@@ -382,6 +388,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             data_dir: "data".into(),
+            checkpoint_seconds: 10,
         }
     }
 }
@@ -399,6 +406,7 @@ impl Default for Shutdown {
     fn default() -> Self {
         Self {
             grace_seconds: Limits::default().shutdown_grace.as_secs(),
+            save_seconds: 30,
         }
     }
 }

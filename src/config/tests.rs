@@ -318,6 +318,7 @@ fn all_faults_are_reported_at_once_with_key_and_value() {
         id = "a b"
         mqtt_listen = "localhost"
         on_inactivate = "perhaps"
+        persistence = "maybe"
         tls_key = "/etc/portcullis/missing.key"
         [tls]
         handshake_timeout_seconds = 0
@@ -328,31 +329,40 @@ fn all_faults_are_reported_at_once_with_key_and_value() {
         account = "owner"
         [log]
         filter = "portcullis=loud"
+        [mqtt]
+        max_queued_age_seconds = 5000000000
+        [store]
+        checkpoint_seconds = 0
         [shutdown]
         grace_seconds = 4000
+        save_seconds = 0
         "#,
     );
     assert_eq!(
         keys(&faults),
         [
+            "mqtt.max_queued_age_seconds",
             "instance[0].id",
             "instance[0].account",
             "instance[0].mqtt_listen",
             "instance[0].tls_certificate",
             "instance[0].tls_key",
             "instance[0].on_inactivate",
+            "instance[0].persistence",
             "tls.handshake_timeout_seconds",
             "admin.listen",
             "admin.access_key[0].file",
             "log.filter",
             "shutdown.grace_seconds",
+            "shutdown.save_seconds",
+            "store.checkpoint_seconds",
         ]
     );
     assert_eq!(
-        faults[5].to_string(),
+        faults[6].to_string(),
         r#"instance[0].on_inactivate = "perhaps": must be one of "cut", "keep""#
     );
-    assert!(faults[8].what.contains("chmod 600"), "{}", faults[8]);
+    assert!(faults[10].what.contains("chmod 600"), "{}", faults[10]);
 }
 
 #[test]

@@ -1,19 +1,22 @@
 //! A broker: one instance, with its own sessions, topics and bus.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bus::{BusError, ShardLink};
 use super::hub::{Hooks, Hub};
 use super::listener::{Entrance, Room, Speaks};
+use super::persist::{self, Keeper, Missed, Restored};
 use super::session::Due;
 use super::sessions::BrokerSessions;
 use super::settings::Settings;
-use super::sys::{self, BrokerObserver};
+use super::sys::{self, BrokerObserver, Inlet};
 use crate::ca::id::InstanceId;
 use crate::control::observe::Observer;
 use crate::control::sessions::{Closed, Sessions};
+use crate::store::StoreError;
 use crate::tls::acceptor::GateAcceptor;
 
 /// A broker. Several can be in one process; they share nothing. Its tasks end when it is dropped.
@@ -34,14 +37,43 @@ pub struct SessionInfo {
     pub waiting: usize,
 }
 
+/// Why a broker does not start with what was kept.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// Its bus does not start.
+    #[error("the message bus does not start: {0}")]
+    Bus(#[from] BusError),
+    /// What is kept cannot be read.
+    #[error("the kept sessions cannot be read: {0}")]
+    Store(#[from] StoreError),
+}
+
 impl Broker {
     /// Start a broker without listeners.
     ///
     /// # Errors
     /// If its bus does not start.
     pub async fn start(settings: Settings, hooks: Hooks) -> Result<Self, BusError> {
-        let (hub, links, inlet) = Hub::start(settings, hooks).await?;
+        let (hub, links, inlet) = Hub::start(settings, hooks, Keeper::off()).await?;
+        Ok(Self::run(Arc::new(hub), links, inlet))
+    }
+
+    /// Start a broker without listeners, with the sessions and retained messages that were kept.
+    ///
+    /// # Errors
+    /// If its bus does not start, or if what is kept cannot be read.
+    pub async fn resume(
+        settings: Settings,
+        hooks: Hooks,
+        keeper: Keeper,
+    ) -> Result<(Self, Restored), ResumeError> {
+        let (hub, links, inlet) = Hub::start(settings, hooks, keeper).await?;
         let hub = Arc::new(hub);
+        let restored = persist::restore(&hub).await?;
+        Ok((Self::run(hub, links, inlet), restored))
+    }
+
+    fn run(hub: Arc<Hub>, links: Vec<ShardLink>, inlet: Inlet) -> Self {
         let stop = CancellationToken::new();
         for link in links {
             tokio::spawn(
@@ -57,11 +89,22 @@ impl Broker {
             stop.clone()
                 .run_until_cancelled_owned(sys::run(hub.clone(), inlet)),
         );
-        Ok(Self {
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(persist::keep_writing(hub.clone())),
+        );
+        Self {
             room: Room::new(hub.limits.max_connections, hub.limits.max_handshakes),
             hub,
             _background: stop.drop_guard(),
-        })
+        }
+    }
+
+    /// Write all sessions and retained messages, if they are kept, for at most so long. To be called
+    /// once, when the listeners have ended; nothing is written any more after it. Gives what could
+    /// not be written, which has been logged.
+    pub async fn finish(&self, limit: Duration) -> Missed {
+        persist::finish(&self.hub, limit).await
     }
 
     /// A way into it through this gate, to be given to [`listener::serve`](super::listener::serve).
@@ -112,6 +155,12 @@ impl Broker {
         Arc::new(BrokerObserver::of(&self.hub))
     }
 
+    /// Write what has changed now.
+    #[cfg(test)]
+    pub(crate) async fn write_now(&self) -> Result<(), StoreError> {
+        persist::round(&self.hub).await
+    }
+
     /// The parts, for tests that bring their own streams.
     #[cfg(test)]
     pub(crate) fn hub(&self) -> &Arc<Hub> {
@@ -125,14 +174,17 @@ async fn drain(hub: Arc<Hub>, mut link: ShardLink) {
         return;
     };
     loop {
-        for delivery in link.recv().await {
-            shard.deliver(&delivery);
+        let deliveries = link.recv().await;
+        let now = hub.now();
+        for delivery in deliveries {
+            shard.deliver(&delivery, now);
         }
     }
 }
 
 /// Publish wills and end sessions when they are due.
 async fn keep_time(hub: Arc<Hub>) {
+    let mut purge_at = 0;
     loop {
         let now = hub.now();
         let (due, next) = hub.registry.on_time(now);
@@ -142,8 +194,12 @@ async fn keep_time(hub: Arc<Hub>) {
                 hub.publish_will(0, 0, topic, &will);
             }
         }
-        hub.retained.sweep(now);
-        let wake_at = next.map_or(now + PURGE_EVERY_MS, |at| at.min(now + PURGE_EVERY_MS));
+        if purge_at <= now {
+            hub.retained.sweep(now);
+            hub.registry.drop_useless(now).await;
+            purge_at = now + PURGE_EVERY_MS;
+        }
+        let wake_at = next.map_or(purge_at, |at| at.min(purge_at));
         tokio::select! {
             () = tokio::time::sleep_until(hub.instant(wake_at)) => {}
             () = hub.registry.timer_changed.notified() => {}
@@ -151,5 +207,5 @@ async fn keep_time(hub: Arc<Hub>) {
     }
 }
 
-/// How often expired retained messages are looked for, milliseconds.
+/// How often retained and queued messages that are of no use any more are looked for, milliseconds.
 const PURGE_EVERY_MS: u64 = 60_000;

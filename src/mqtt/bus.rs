@@ -275,6 +275,12 @@ impl Bus {
         self.lanes.directory.wants(topic)
     }
 
+    /// Whether all that was published has been taken, and whoever takes it waits for more: it has
+    /// done with it, if it does so before it asks for the next.
+    pub fn is_idle(&self) -> bool {
+        self.lanes.is_idle()
+    }
+
     /// How many distinct filters are subscribed, shared ones included.
     pub fn filters(&self) -> usize {
         self.lanes.directory.size().0

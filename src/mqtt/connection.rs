@@ -318,6 +318,7 @@ where
         }
         self.count_sent(&sent);
         metrics::dropped(metrics::Drop::Expired, sent.expired);
+        metrics::dropped(metrics::Drop::TooOld, sent.too_old);
         metrics::dropped(metrics::Drop::TooLarge, sent.too_large);
     }
 

@@ -10,6 +10,7 @@
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
 
 use super::topics::TopicName;
 use super::wire::QoS;
@@ -168,6 +169,29 @@ impl Frame {
             .unwrap_or_default()
     }
 
+    /// [`topic`](Self::topic) without a copy.
+    pub fn topic_slice(&self) -> ByteString {
+        let octets = self.slice(HEADER, self.topic_end as usize);
+        ByteString::try_from(octets).unwrap_or_default()
+    }
+
+    /// [`properties`](Self::properties) without a copy.
+    pub fn properties_slice(&self) -> Bytes {
+        self.slice(self.topic_end as usize, self.properties_end as usize)
+    }
+
+    /// [`payload`](Self::payload) without a copy.
+    pub fn payload_slice(&self) -> Bytes {
+        self.slice(self.properties_end as usize, self.octets.len())
+    }
+
+    fn slice(&self, from: usize, to: usize) -> Bytes {
+        match from <= to && to <= self.octets.len() {
+            true => self.octets.slice(from..to),
+            false => Bytes::new(),
+        }
+    }
+
     fn flags(&self) -> u8 {
         self.octets.first().copied().unwrap_or(0)
     }
@@ -209,6 +233,9 @@ mod tests {
             prop_assert_eq!(read.properties(), &properties[..]);
             prop_assert_eq!(read.payload(), &payload[..]);
             prop_assert_eq!(read.audience(), Audience::Everybody);
+            prop_assert_eq!(&read.topic_slice()[..], read.topic());
+            prop_assert_eq!(&read.properties_slice()[..], read.properties());
+            prop_assert_eq!(&read.payload_slice()[..], read.payload());
         }
 
         #[test]

@@ -15,8 +15,9 @@ use super::bus::{Bus, BusError, Routed, ShardLink};
 use super::control_channel::{CommandHandler, DEFAULT_RESPONSE_TOPIC};
 use super::frame::{Audience, Frame, Message};
 use super::metrics;
+use super::persist::Keeper;
 use super::registry::Registry;
-use super::retained::{Retained, RetainedLimits};
+use super::retained::{Retained, RetainedError, RetainedLimits};
 use super::session::ToPublish;
 use super::settings::{Limits, Settings};
 use super::shard::Shard;
@@ -60,13 +61,15 @@ pub struct Hub {
     pub registry: Registry,
     /// The retained messages.
     pub retained: Retained<Frame>,
+    /// What keeps sessions and retained messages across restarts.
+    pub keeper: Arc<Keeper>,
     /// What it tells others.
     pub hooks: Hooks,
     /// What operators are told.
     pub sys: Sys,
     /// What every message counts in.
     pub counters: metrics::PerMessage,
-    /// Its tasks: wills and commands.
+    /// Its tasks: wills, commands, messages that are passed on.
     pub tasks: TaskTracker,
     /// Whose turn it is to walk through the sessions.
     pub listing: Semaphore,
@@ -84,17 +87,22 @@ impl Hub {
     pub(super) async fn start(
         settings: Settings,
         hooks: Hooks,
+        keeper: Keeper,
     ) -> Result<(Self, Vec<ShardLink>, Inlet), BusError> {
         let (bus, links) = Bus::start(settings.bus.clone()).await?;
         let limits = Arc::new(settings.limits.clone());
         let tally = Arc::new(Tally::default());
+        let keeper = Arc::new(keeper);
+        let tasks = TaskTracker::new();
         let shards = (0..links.len())
-            .map(|index| Arc::new(Shard::new(index, bus.clone(), tally.clone())))
+            .map(|index| Shard::new(index, bus.clone(), tally.clone(), tasks.clone()))
+            .map(Arc::new)
             .collect();
         let (sys, inlet) = Sys::new(&settings.sys, bus.clone(), tally);
+        let overflow = settings.policy.overflow;
         let hub = Self {
             access: Access::new(settings.access.clone()),
-            registry: Registry::new(shards, limits.clone(), settings.policy.overflow),
+            registry: Registry::new(shards, limits.clone(), overflow, keeper.clone()),
             retained: Retained::new(RetainedLimits {
                 max_messages: limits.retained_messages,
                 max_bytes: limits.retained_bytes,
@@ -102,7 +110,8 @@ impl Hub {
             hooks,
             sys,
             counters: metrics::PerMessage::new(),
-            tasks: TaskTracker::new(),
+            keeper,
+            tasks,
             listing: Semaphore::new(1),
             bus,
             commands: Arc::new(Semaphore::new(limits.commands_at_once)),
@@ -156,7 +165,9 @@ impl Hub {
     /// Set, replace or (with an empty payload) clear the retained message of a topic (3.3.1.3).
     fn retain(&self, topic: &TopicName, frame: &Frame) {
         if frame.payload().is_empty() {
-            self.retained.clear(topic);
+            if self.retained.clear(topic) {
+                self.keeper.retained_changed(topic);
+            }
             return;
         }
         // The topic is a slice of the packet: copied, so that the store does not keep the packet.
@@ -164,18 +175,33 @@ impl Hub {
         let Ok(topic) = TopicName::parse(text, &self.limits.topics) else {
             return;
         };
-        let octets = frame.octets().len();
-        let kept = self.retained.set(
-            &topic,
-            frame.clone(),
-            octets,
-            frame.expires_at(),
-            self.now(),
-        );
-        if let Err(error) = kept {
-            metrics::dropped(metrics::Drop::RetainedFull, 1);
+        if let Err(error) = self.keep_retained(&topic, frame) {
             tracing::debug!(%error, "a message is not retained");
         }
+        // Afterwards: a round that looks in between is followed by one that looks again.
+        self.keeper.retained_changed(&topic);
+    }
+
+    /// Keep a message as the retained one of its topic, if there is room.
+    pub(super) fn keep_retained(
+        &self,
+        topic: &TopicName,
+        frame: &Frame,
+    ) -> Result<(), RetainedError> {
+        let (octets, expires_at) = (frame.octets().len(), frame.expires_at());
+        let now = self.now();
+        let kept = self
+            .retained
+            .set(topic, frame.clone(), octets, expires_at, now);
+        if kept.is_err() {
+            metrics::dropped(metrics::Drop::RetainedFull, 1);
+        }
+        kept
+    }
+
+    /// Whether every frame that was published has been given to the sessions it is for.
+    pub(super) fn bus_is_idle(&self) -> bool {
+        self.bus.is_idle()
     }
 
     /// Publish a will, in a task of its own.

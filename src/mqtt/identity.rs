@@ -65,18 +65,40 @@ enum OwnerName {
 
 impl Owner {
     /// The owner that this peer is.
-    pub fn of(peer: &VerifiedPeer, policy: IdentityPolicy, named: &Administrators) -> Self {
-        let name = match (policy, peer.common_name()) {
+    pub fn of(peer: &VerifiedPeer, policy: &Policy) -> Self {
+        Self::new(
+            peer.issuer(),
+            peer.purpose(),
+            peer.common_name(),
+            peer.serial(),
+            policy,
+        )
+    }
+
+    /// The owner that a peer with such a certificate is.
+    pub fn new(
+        issuer: CaKeyId,
+        purpose: Purpose,
+        common_name: Option<&str>,
+        serial: &CertSerial,
+        policy: &Policy,
+    ) -> Self {
+        let name = match (policy.identity, common_name) {
             (IdentityPolicy::Name, Some(name)) => OwnerName::CommonName(name.to_owned()),
             (IdentityPolicy::Certificate, _) | (IdentityPolicy::Name, None) => {
-                OwnerName::Serial(peer.serial().clone())
+                OwnerName::Serial(serial.clone())
             }
         };
         Self {
-            administrator: is_administrator(peer, named),
-            issuer: peer.issuer(),
+            administrator: administers(purpose, common_name, &policy.administrators),
+            issuer,
             name,
         }
+    }
+
+    /// The authority that issued its certificate.
+    pub fn issuer(&self) -> CaKeyId {
+        self.issuer
     }
 
     /// Whether it is an administrator of the broker.
@@ -89,6 +111,8 @@ impl Owner {
 /// that wait do not keep certificates.
 #[derive(Debug, Clone)]
 pub struct Client {
+    /// What its CA is for.
+    pub purpose: Purpose,
     /// Serial number of the registered CA that let it in.
     pub ca_sn: CertSerial,
     /// Serial number of its certificate.
@@ -106,6 +130,7 @@ impl Client {
     pub fn of(peer: &VerifiedPeer, address: SocketAddr, now: SystemTime) -> Self {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
+            purpose: peer.purpose(),
             ca_sn: peer.ca_sn().clone(),
             serial: peer.serial().clone(),
             common_name: peer.common_name().map(str::to_owned),
@@ -117,12 +142,16 @@ impl Client {
 
 /// Whether the peer was let in by a CA of administrators, and is one of them.
 pub fn is_administrator(peer: &VerifiedPeer, named: &Administrators) -> bool {
-    match (peer.purpose(), named) {
+    administers(peer.purpose(), peer.common_name(), named)
+}
+
+fn administers(purpose: Purpose, common_name: Option<&str>, named: &Administrators) -> bool {
+    match (purpose, named) {
         (Purpose::Device, _) => false,
         (Purpose::Admin, Administrators::All) => true,
-        (Purpose::Admin, Administrators::Named(names)) => peer
-            .common_name()
-            .is_some_and(|own| names.iter().any(|name| name == own)),
+        (Purpose::Admin, Administrators::Named(names)) => {
+            common_name.is_some_and(|own| names.iter().any(|name| name == own))
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use metrics::{Counter, counter, gauge};
 
+use super::session::room::Dropped;
+
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -59,24 +61,36 @@ impl Ending {
 pub enum Drop {
     /// The queue of the session is full.
     QueueFull,
+    /// All sessions together have as much waiting as they may.
+    AllQueuesFull,
     /// It expired while it waited.
     Expired,
+    /// It waited longer than messages may.
+    TooOld,
     /// It is larger than the client takes.
     TooLarge,
     /// There is no room for a retained message.
     RetainedFull,
     /// It waited for a client that may not read it any more.
     NotAuthorized,
+    /// It waited for a restart, and the limits do not allow it any more.
+    OverLimit,
+    /// It waited for a restart and could not be read.
+    Unreadable,
 }
 
 impl Drop {
     fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
+            Self::AllQueuesFull => "all_queues_full",
             Self::Expired => "expired",
+            Self::TooOld => "too_old",
             Self::TooLarge => "too_large",
             Self::RetainedFull => "retained_full",
             Self::NotAuthorized => "not_authorized",
+            Self::OverLimit => "over_limit",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -129,6 +143,33 @@ impl Unserved {
             Self::UntrustedProxy => "untrusted_proxy",
             Self::ProxyHeader => "proxy_header",
             Self::ProxyTimeout => "proxy_timeout",
+        }
+    }
+}
+
+/// What became of a session that was kept across a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is there again.
+    Restored,
+    /// It expired meanwhile.
+    Expired,
+    /// The limits do not allow it any more.
+    OverLimit,
+    /// Its client was an administrator and is none now, or the other way round.
+    OwnerChanged,
+    /// It makes no sense.
+    Unreadable,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Restored => "restored",
+            Self::Expired => "expired",
+            Self::OverLimit => "over_limit",
+            Self::OwnerChanged => "owner_changed",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -194,6 +235,11 @@ pub fn session_ended() {
     gauge!("portcullis_mqtt_sessions").decrement(1.0);
 }
 
+/// A session that was kept across a restart.
+pub fn restored(outcome: Outcome) {
+    counter!("portcullis_persistence_restored_total", "outcome" => outcome.as_str()).increment(1);
+}
+
 /// The counters that every message touches, looked up once.
 pub struct PerMessage {
     /// Clients published a message, and the bus has it.
@@ -224,6 +270,14 @@ pub fn dropped(why: Drop, messages: usize) {
         counter!("portcullis_mqtt_messages_dropped_total", "reason" => why.as_str())
             .increment(messages as u64);
     }
+}
+
+/// Messages left the queue of a session, or did not get into it.
+pub fn dropped_from_queue(messages: &Dropped) {
+    dropped(Drop::QueueFull, messages.queue_full);
+    dropped(Drop::AllQueuesFull, messages.all_queues_full);
+    dropped(Drop::Expired, messages.expired);
+    dropped(Drop::TooOld, messages.too_old);
 }
 
 /// An event was left out of what administrators are told.

@@ -1,5 +1,7 @@
 //! The sessions of a broker by client id: who gets which, when they end, what falls due.
 
+mod returning;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +13,7 @@ use tokio::sync::Notify;
 use super::bus::{SessionKey, ShareId};
 use super::identity::{Client, Owner};
 use super::metrics;
+use super::persist::{Forgetting, Keeper};
 use super::session::message::SharedBudget;
 use super::session::subscriptions::Place;
 use super::session::{Departure, Due, Session};
@@ -21,11 +24,12 @@ use super::topics::TopicName;
 use super::wire::{Connect, Will};
 use crate::control::sessions::Closed;
 
+pub use self::returning::RestoreError;
+
 /// In the order of the client ids, so that a page of a listing sorts nothing.
 type ByClient = BTreeMap<ByteString, Arc<Cell>>;
 
 /// The sessions.
-#[derive(Debug)]
 pub struct Registry {
     by_client: Mutex<ByClient>,
     shards: Vec<Arc<Shard>>,
@@ -33,6 +37,7 @@ pub struct Registry {
     limits: Arc<Limits>,
     overflow: Overflow,
     budget: Arc<SharedBudget>,
+    keeper: Arc<Keeper>,
     timers: Mutex<BTreeMap<(u64, SessionKey), Weak<Cell>>>,
     /// Notified when the first timer may have changed.
     pub timer_changed: Notify,
@@ -47,6 +52,15 @@ pub struct Attached {
     pub present: bool,
     /// The will of the session that had to make way for it.
     pub will: Option<(TopicName, Will)>,
+}
+
+/// What becomes of a wish for a session.
+enum Attempt {
+    Attached(Attached),
+    /// Another connection has it.
+    Busy(Arc<Cell>),
+    /// It is on disk, where it is being forgotten first.
+    OnDisk(Forgetting),
 }
 
 /// Why a connection does not get a session.
@@ -65,7 +79,12 @@ pub enum AttachError {
 
 impl Registry {
     /// A registry without sessions, over these shards.
-    pub fn new(shards: Vec<Arc<Shard>>, limits: Arc<Limits>, overflow: Overflow) -> Self {
+    pub fn new(
+        shards: Vec<Arc<Shard>>,
+        limits: Arc<Limits>,
+        overflow: Overflow,
+        keeper: Arc<Keeper>,
+    ) -> Self {
         Self {
             by_client: Mutex::default(),
             shards,
@@ -73,6 +92,7 @@ impl Registry {
             budget: Arc::new(SharedBudget::new(limits.total_queue_bytes)),
             limits,
             overflow,
+            keeper,
             timers: Mutex::default(),
             timer_changed: Notify::new(),
         }
@@ -129,8 +149,13 @@ impl Registry {
         tokio::pin!(give_up);
         loop {
             let busy = match self.try_attach(connect, owner, client, &will, expiry)? {
-                Ok(attached) => return Ok(attached),
-                Err(busy) => busy,
+                Attempt::Attached(attached) => return Ok(attached),
+                Attempt::Busy(busy) => busy,
+                Attempt::OnDisk(forgetting) => {
+                    // If the disk fails, the client gets its session all the same.
+                    forgetting.await;
+                    continue;
+                }
             };
             if !busy.kick(Kick::TakenOver) {
                 continue;
@@ -142,7 +167,6 @@ impl Registry {
         }
     }
 
-    /// `Ok(Err(cell))` if another connection has it.
     fn try_attach(
         &self,
         connect: &Connect,
@@ -150,7 +174,7 @@ impl Registry {
         client: &Client,
         will: &Option<(TopicName, Will)>,
         expiry: u32,
-    ) -> Result<Result<Attached, Arc<Cell>>, AttachError> {
+    ) -> Result<Attempt, AttachError> {
         let mut map = self.map();
         let mut old_will = None;
         let mut old = None;
@@ -161,7 +185,10 @@ impl Registry {
             let mut session = cell.session();
             if session.is_connected() {
                 drop(session);
-                return Ok(Err(cell.clone()));
+                return Ok(Attempt::Busy(cell.clone()));
+            }
+            if let Some(forgetting) = self.keeper.forget(&mut session) {
+                return Ok(Attempt::OnDisk(forgetting));
             }
             self.unschedule(cell, &session);
             if !connect.clean_start {
@@ -171,7 +198,7 @@ impl Registry {
                 drop(session);
                 let cell = cell.clone();
                 self.presence(&cell, &shares, Presence::Online);
-                return Ok(Ok(Attached {
+                return Ok(Attempt::Attached(Attached {
                     cell,
                     present: true,
                     will: None,
@@ -194,7 +221,7 @@ impl Registry {
         if let Some(old) = old {
             self.forget(&old);
         }
-        Ok(Ok(Attached {
+        Ok(Attempt::Attached(Attached {
             cell,
             present: false,
             will: old_will,
@@ -229,6 +256,11 @@ impl Registry {
 
     /// The connection lets its session go. What is due at once is given back.
     pub fn release(&self, cell: &Arc<Cell>, departure: Departure, now: u64) -> Due {
+        let departure = match departure {
+            // The sessions go on, and with them the wills (3.1.2.5).
+            Departure::Shutdown if self.keeper.is_on() => Departure::Lost,
+            departure => departure,
+        };
         let mut map = self.map();
         let mut session = cell.session();
         let due = session.disconnect(departure, now);
@@ -278,6 +310,12 @@ impl Registry {
             let mut map = self.map();
             let mut session = cell.session();
             let due = session.on_time(now);
+            match due.ended {
+                // Not waited for: after a crash it would be found to have expired.
+                true => drop(self.keeper.forget(&mut session)),
+                false if due.will.is_some() => self.keeper.will_gone(&session),
+                false => {}
+            }
             self.settle(&mut map, &cell, &session, &due);
             drop(session);
             drop(map);
@@ -285,6 +323,23 @@ impl Registry {
                 self.forget(&cell);
             }
             all.push(due);
+        }
+    }
+
+    /// Drop the messages that wait and are of no use any more: no client may come for them, and no
+    /// message may come that they would make room for. Others get their turn in between.
+    pub async fn drop_useless(&self, now: u64) {
+        let mut after = None;
+        loop {
+            let cells = self.after(after.as_ref(), AT_A_TIME);
+            for cell in &cells {
+                metrics::dropped_from_queue(&cell.session().drop_useless(now));
+            }
+            match cells.last() {
+                Some(last) if cells.len() == AT_A_TIME => after = Some(last.client_id.clone()),
+                _ => return,
+            }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -331,6 +386,9 @@ impl Registry {
         lock(&self.by_client)
     }
 }
+
+/// Sessions that are looked at before others get their turn.
+const AT_A_TIME: usize = 1_024;
 
 fn shares(session: &Session) -> Vec<ShareId> {
     let places = session.subscriptions().iter().map(|(_, place)| place);

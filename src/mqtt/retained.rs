@@ -143,6 +143,25 @@ impl<T: Clone> Retained<T> {
         self.write().remove(topic)
     }
 
+    /// The message of a topic.
+    pub fn get(&self, topic: &TopicName) -> Option<T> {
+        let kept = self.read();
+        let mut node = &kept.root;
+        for level in topic.levels() {
+            node = node.children.get(level)?;
+        }
+        node.message.as_ref().map(|message| message.value.clone())
+    }
+
+    /// The messages of all topics, in no particular order.
+    pub fn all(&self) -> Vec<T> {
+        let kept = self.read();
+        let mut found = Vec::with_capacity(kept.messages);
+        kept.root
+            .visit_all(0, &mut |value| found.push(value.clone()));
+        found
+    }
+
     /// The messages of all topics that match, in no particular order, without the expired ones.
     pub fn matching(&self, filter: &TopicFilter, now: u64) -> Vec<T> {
         let mut found = Vec::new();

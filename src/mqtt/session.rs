@@ -5,8 +5,10 @@
 //! and go; packet ids, messages on the way and subscriptions stay.
 
 pub mod inbound;
+pub mod kept;
 pub mod message;
 pub mod outbound;
+pub mod room;
 pub mod subscriptions;
 
 use std::num::NonZeroU16;
@@ -196,6 +198,7 @@ impl Session {
         self.will = will;
         self.away = Away::default();
         self.inbound.connect();
+        self.outdate();
         self.outbound.connect(
             connect.receive_maximum.min(self.limits.max_inflight),
             connect.alias_maximum.min(self.limits.max_aliases),

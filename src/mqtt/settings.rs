@@ -70,6 +70,9 @@ pub struct Limits {
     pub queue_bytes: usize,
     /// Octets of messages waiting in all sessions together. Default 1 GiB.
     pub total_queue_bytes: usize,
+    /// How long a message may wait in a session before it is sent the first time. Default: as long
+    /// as the session.
+    pub queue_age: Option<Duration>,
     /// Retained messages. Default 100,000.
     pub retained_messages: usize,
     /// Octets of retained messages. Default 256 MiB.
@@ -230,6 +233,7 @@ impl Default for Limits {
             queue_messages: 50_000,
             queue_bytes: 16 << 20,
             total_queue_bytes: 1 << 30,
+            queue_age: None,
             retained_messages: 100_000,
             retained_bytes: 256 << 20,
             topics: TopicLimits::default(),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytestring::ByteString;
 use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
 
 use super::access::Rights;
 use super::bus::{Bus, BusError, Delivery, FilterId, SessionKey, ShareId};
@@ -152,6 +153,8 @@ pub struct Shard {
     index: usize,
     bus: Bus,
     tally: Arc<Tally>,
+    /// The broker's: messages that are passed on.
+    tasks: TaskTracker,
     table: Mutex<Table>,
 }
 
@@ -171,11 +174,12 @@ struct Member {
 
 impl Shard {
     /// A shard without sessions.
-    pub fn new(index: usize, bus: Bus, tally: Arc<Tally>) -> Self {
+    pub fn new(index: usize, bus: Bus, tally: Arc<Tally>, tasks: TaskTracker) -> Self {
         Self {
             index,
             bus,
             tally,
+            tasks,
             table: Mutex::default(),
         }
     }
@@ -202,7 +206,12 @@ impl Shard {
     ///
     /// # Errors
     /// As [`Bus::subscribe`].
-    pub fn subscribe(&self, cell: &Arc<Cell>, wanted: &Subscription) -> Result<Place, BusError> {
+    pub fn subscribe(
+        &self,
+        cell: &Arc<Cell>,
+        wanted: &Subscription,
+        presence: Presence,
+    ) -> Result<Place, BusError> {
         let mut table = lock(&self.table);
         match wanted {
             Subscription::Plain(filter) => {
@@ -221,9 +230,7 @@ impl Shard {
                 Ok(Place::Filter(id))
             }
             Subscription::Shared(group) => {
-                let share = self
-                    .bus
-                    .share_join(self.index, group, cell.key, Presence::Online)?;
+                let share = self.bus.share_join(self.index, group, cell.key, presence)?;
                 let member = table.members.entry(cell.key).or_insert_with(|| Member {
                     cell: cell.clone(),
                     groups: 0,
@@ -272,8 +279,8 @@ impl Shard {
         }
     }
 
-    /// Give a delivery of the bus to the sessions it is for.
-    pub fn deliver(self: &Arc<Self>, delivery: &Delivery) {
+    /// Give a delivery of the bus to the sessions it is for, at this time of the broker's clock.
+    pub fn deliver(self: &Arc<Self>, delivery: &Delivery, now: u64) {
         let Some(frame) = Frame::parse(delivery.frame.clone()) else {
             tracing::error!(shard = self.index, "the bus delivered what is no frame");
             return;
@@ -289,7 +296,7 @@ impl Shard {
                     .into_iter()
                     .flat_map(HashMap::values)
                 {
-                    self.give(cell, &frame, [Place::Filter(id)]);
+                    self.give(cell, &frame, [Place::Filter(id)], now);
                 }
             }
             (Some(first), Some(second)) => {
@@ -306,22 +313,22 @@ impl Shard {
                     }
                 }
                 for (cell, places) in wanted.into_values() {
-                    self.give(cell, &frame, places);
+                    self.give(cell, &frame, places, now);
                 }
             }
         }
         for (key, share) in delivery.shared() {
             match table.members.get(&key) {
-                Some(member) => self.give(&member.cell, &frame, [Place::Share(share)]),
+                Some(member) => self.give(&member.cell, &frame, [Place::Share(share)], now),
                 None => self.pass_on(share, &frame),
             }
         }
     }
 
-    fn give(&self, cell: &Cell, frame: &Frame, places: impl IntoIterator<Item = Place>) {
-        let taken = cell.session().deliver(frame, places);
-        metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
-        self.tally.messages_dropped.add(taken.dropped);
+    fn give(&self, cell: &Cell, frame: &Frame, places: impl IntoIterator<Item = Place>, now: u64) {
+        let taken = cell.session().deliver(frame, places, now);
+        metrics::dropped_from_queue(&taken.dropped);
+        self.tally.messages_dropped.add(taken.dropped.for_room());
         if taken.queued {
             cell.wake();
         }
@@ -330,7 +337,7 @@ impl Shard {
     /// The chosen member of a group has gone: another one gets the message.
     fn pass_on(self: &Arc<Self>, share: ShareId, frame: &Frame) {
         let (shard, octets) = (self.clone(), frame.octets().clone());
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let again = shard.bus.publish_to_share(shard.index, share, octets).await;
             if let Err(error) = again {
                 tracing::error!(%error, "a message of a shared group found no member");

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 use self::writer::{Request, Writer};
+pub use super::Durable;
 use super::StoreError;
 use super::sqlite::Worker;
 use crate::ca::id::AccessKeyId;
@@ -48,15 +49,6 @@ pub enum Missing {
     Lost,
     /// There was none yet.
     New,
-}
-
-/// Whether a nonce is on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durable {
-    /// Not yet; it is tried again every second.
-    NotYet,
-    /// It is.
-    Yes,
 }
 
 /// The used nonces in a file of their own, and the thread that writes it. Those that wait together

@@ -61,10 +61,13 @@ families! {
     describe_gauge "portcullis_mqtt_sessions" "MQTT sessions, with and without connection.";
     describe_counter "portcullis_mqtt_messages_received_total" "Messages that clients published and the bus took.";
     describe_counter "portcullis_mqtt_messages_sent_total" "Messages that were sent to clients.";
-    describe_counter "portcullis_mqtt_messages_dropped_total" "Messages that did not reach a client, by reason.";
+    describe_counter "portcullis_mqtt_messages_dropped_total" "Messages that did not reach a client, by reason: queue_full (of its session), all_queues_full (of all sessions together), expired, too_old, too_large for the client, retained_full, not_authorized any more; after a restart over_limit, unreadable.";
     describe_counter "portcullis_mqtt_events_left_out_total" "Events that administrators who are subscribed were not told one by one, by reason.";
     describe_counter "portcullis_mqtt_denied_total" "Publishes and subscriptions that were not permitted, by action.";
     describe_counter "portcullis_mqtt_commands_total" "Commands of administrators on the control topic, by outcome.";
+    describe_counter "portcullis_persistence_restored_total" "Sessions that were kept across a restart, by what became of them: restored, expired, over_limit, owner_changed, unreadable.";
+    describe_histogram "portcullis_persistence_round_seconds" "Time it takes to write what has changed in the sessions and retained messages of an instance.";
+    describe_gauge "portcullis_persistence_failing" "Instances whose sessions and retained messages cannot be written to disk now.";
     describe_counter "portcullis_bus_published_total" "Frames that the bus took.";
     describe_counter "portcullis_bus_unmatched_total" "Frames that no shard had a filter for.";
     describe_counter "portcullis_bus_delivered_total" "Frames that the bus gave to shards.";

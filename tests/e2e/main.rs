@@ -42,6 +42,7 @@ mod mqtt_basics;
 mod mqtt_conformance;
 mod mqtt_sessions;
 mod ordering;
+mod persistence;
 mod proxies;
 mod registering;
 mod replay;

@@ -221,6 +221,20 @@ impl Lanes {
             .collect()
     }
 
+    /// Whether everything sent has been taken, and every destination waits for more.
+    pub(super) fn is_idle(&self) -> bool {
+        let taken = self.sources.iter().enumerate().all(|(number, source)| {
+            let source = lock(source);
+            let windows = source.windows.iter().zip(&self.destinations);
+            let mut taken = windows
+                .map(|(window, destination)| window.next() - 1 <= destination.taken_from(number));
+            taken.all(|taken| taken)
+        });
+        // Read after: a destination says that it does not wait before it takes anything.
+        let waiting = |one: &Destination| one.waiting.load(Ordering::Acquire);
+        taken && self.destinations.iter().all(waiting)
+    }
+
     /// Tell the supervisor that a router must go.
     pub(super) fn report(&self, epoch: u64, cause: Cause) {
         // It fails if there is no supervisor any more: then the bus has been dropped.

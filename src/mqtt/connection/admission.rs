@@ -129,7 +129,7 @@ where
             let words = "the certificate does not allow this client id";
             return Err((reason::NOT_AUTHORIZED, words));
         }
-        let owner = Owner::of(peer, policy.identity, &policy.administrators);
+        let owner = Owner::of(peer, policy);
         let administrator = owner.is_administrator();
         let rights = hub.access.rights(peer, &connect.client_id, administrator);
         self.rights = Some(Arc::new(rights));

@@ -19,6 +19,7 @@ use crate::mqtt::metrics::{self, Ending};
 use crate::mqtt::session::subscriptions::Place;
 use crate::mqtt::session::{Fault, Step, ToPublish, ToSubscribe};
 use crate::mqtt::shard::Cell;
+use crate::mqtt::shared::Presence;
 use crate::mqtt::topics::Subscription;
 use crate::mqtt::wire::packets::{Options, RetainHandling};
 use crate::mqtt::wire::{Incoming, QoS, Version, reason};
@@ -192,10 +193,14 @@ where
             {
                 let mut session = cell.session();
                 for frame in retained {
-                    let taken = session.deliver_retained(&frame, place);
-                    metrics::dropped(metrics::Drop::QueueFull, taken.dropped);
-                    self.hub.sys.tally.messages_dropped.add(taken.dropped);
-                    full |= taken.dropped > 0;
+                    let taken = session.deliver_retained(&frame, place, now);
+                    metrics::dropped_from_queue(&taken.dropped);
+                    self.hub
+                        .sys
+                        .tally
+                        .messages_dropped
+                        .add(taken.dropped.for_room());
+                    full |= taken.dropped.for_room() > 0;
                 }
             }
             if any_figures {
@@ -234,7 +239,7 @@ where
                 let Some(shard) = self.hub.registry.shards().get(cell.shard) else {
                     return (reason::UNSPECIFIED, None);
                 };
-                match shard.subscribe(cell, subscription) {
+                match shard.subscribe(cell, subscription, Presence::Online) {
                     Ok(place) => place,
                     Err(error) => {
                         tracing::error!(%error, "the bus did not take a subscription");

@@ -8,6 +8,7 @@ mod gate;
 mod harness;
 mod messages;
 mod operations;
+mod persistence;
 mod rules;
 mod sessions;
 mod sys;

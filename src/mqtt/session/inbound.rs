@@ -43,6 +43,23 @@ impl Inbound {
         }
     }
 
+    /// Those that the bus has.
+    pub(super) fn published(&self) -> impl Iterator<Item = NonZeroU16> {
+        let received = self.received.iter();
+        received
+            .filter(|(_, received)| received.stage == Stage::Published)
+            .map(|(id, _)| *id)
+    }
+
+    /// One that the bus has, of an earlier connection.
+    pub(super) fn restore(&mut self, id: NonZeroU16) {
+        let received = Received {
+            stage: Stage::Published,
+            on_this_connection: false,
+        };
+        self.received.insert(id, received);
+    }
+
     fn forget(&mut self, id: NonZeroU16) -> bool {
         let found = self.received.remove(&id);
         if found.is_some_and(|received| received.on_this_connection) {

@@ -20,6 +20,9 @@ pub struct Message {
     pub retain: bool,
     /// The identifiers of the subscriptions that matched.
     pub subscription_ids: Vec<u32>,
+    /// When it began to wait, milliseconds of the broker's clock; before its start if it waited
+    /// for an earlier one.
+    pub queued_at: i64,
 }
 
 /// The octets that wait in all sessions of a broker.
@@ -65,6 +68,11 @@ impl Message {
     /// What it counts for: its octets and what it takes to keep it.
     pub(super) fn size(&self) -> usize {
         self.frame.octets().len() + size_of::<Self>()
+    }
+
+    /// Whether it is of no use any more (3.3.2.3.3).
+    pub(super) fn has_expired(&self, now: u64) -> bool {
+        self.frame.expires_at().is_some_and(|at| at <= now)
     }
 
     pub(super) fn packet(&self, now: u64) -> PublishOut<'_> {

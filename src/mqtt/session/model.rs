@@ -1,5 +1,5 @@
 //! The session against a model of a client, over a network that loses, and connections that end
-//! at any point: QoS 1 at least once, QoS 2 exactly once, both in order, and every packet id used
+//! at any point, with the broker restarted or not: QoS 1 at least once, QoS 2 exactly once, both in order, and every packet id used
 //! for one message at a time. The packets pass through the real codec both ways.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -11,10 +11,12 @@ use proptest::prelude::*;
 use rmqtt_codec::v5;
 use tokio_util::codec::{Decoder as _, Encoder as _};
 
+use super::kept::Calendar;
 use super::message::SharedBudget;
-use super::tests::{connect, frame, queued, session};
+use super::tests::{connect, frame, holder, queued, session};
 use super::*;
 use crate::mqtt::wire::Decoder;
+use crate::store::sessions::record::{WholeSession, Write};
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
@@ -30,6 +32,9 @@ enum Event {
     BusTakes,
     /// The connection breaks, with all that is on its way; the client comes back.
     Reconnect(u16),
+    /// The connection breaks, the session goes to disk, so many messages come for it, it comes back
+    /// in another process, and so does the client.
+    Restart(u8, u16),
     /// The client acknowledges what it has, in another order than it came.
     ShuffleAcks,
 }
@@ -42,6 +47,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (0usize..3).prop_map(Event::ClientFlush),
         4 => Just(Event::BusTakes),
         2 => (1u16..6).prop_map(Event::Reconnect),
+        1 => (0u8..4, 1u16..6).prop_map(|(messages, window)| Event::Restart(messages, window)),
         1 => Just(Event::ShuffleAcks),
     ]
 }
@@ -114,23 +120,33 @@ impl World {
 
     fn apply(&mut self, event: Event) {
         match event {
-            Event::Deliver(exactly_once) => {
-                self.counter += 1;
-                let (qos, log) = match exactly_once {
-                    true => (QoS::ExactlyOnce, &mut self.delivered.1),
-                    false => (QoS::AtLeastOnce, &mut self.delivered.0),
-                };
-                log.push(self.counter);
-                let frame = frame("t", &self.counter.to_be_bytes(), None);
-                assert!(self.session.enqueue(queued(frame, qos)).queued);
-            }
+            Event::Deliver(exactly_once) => self.deliver(exactly_once),
             Event::ClientPublish(exactly_once) => self.client_publishes(exactly_once),
             Event::ServerFlush(lost) => self.server_flush(lost),
             Event::ClientFlush(lost) => self.client_flush(lost),
             Event::BusTakes => self.bus_takes(),
-            Event::Reconnect(window) => self.reconnect(window),
+            Event::Reconnect(window) => {
+                self.lose_connection();
+                self.come_back(window);
+            }
+            Event::Restart(messages, window) => {
+                self.lose_connection();
+                self.restart(messages);
+                self.come_back(window);
+            }
             Event::ShuffleAcks => self.client.to_server.make_contiguous().reverse_acks(),
         }
+    }
+
+    fn deliver(&mut self, exactly_once: bool) {
+        self.counter += 1;
+        let (qos, log) = match exactly_once {
+            true => (QoS::ExactlyOnce, &mut self.delivered.1),
+            false => (QoS::AtLeastOnce, &mut self.delivered.0),
+        };
+        log.push(self.counter);
+        let frame = frame("t", &self.counter.to_be_bytes(), None);
+        assert!(self.session.enqueue(queued(frame, qos)).queued);
     }
 
     fn client_publishes(&mut self, exactly_once: bool) {
@@ -209,7 +225,7 @@ impl World {
         }
     }
 
-    fn reconnect(&mut self, window: u16) {
+    fn lose_connection(&mut self) {
         self.wire.clear();
         self.to_client.clear();
         self.client.to_server.clear();
@@ -218,6 +234,24 @@ impl World {
             self.session.not_published(message.id, message.packet.qos);
         }
         assert!(!self.session.disconnect(Departure::Lost, 0).ended);
+    }
+
+    fn restart(&mut self, messages: u8) {
+        let mut disk = Disk::default();
+        disk.write(&mut self.session);
+        for number in 0..messages {
+            self.deliver(number % 2 == 0);
+            if number == 1 {
+                disk.write(&mut self.session);
+            }
+        }
+        disk.write(&mut self.session);
+        assert!(self.session.is_written());
+        self.session = disk.read();
+    }
+
+    fn come_back(&mut self, window: u16) {
+        self.session.forget_on_disk();
         self.window = window;
         self.open();
         for (id, exactly_once, number, released) in self.client.outgoing.clone() {
@@ -235,6 +269,76 @@ impl World {
             self.bus_takes();
             self.server_flush(0);
         }
+    }
+}
+
+/// What was written of the session, in the form in which it is written.
+#[derive(Default)]
+struct Disk(Option<WholeSession>);
+
+impl Disk {
+    fn write(&mut self, session: &mut Session) {
+        let calendar = Calendar {
+            now: 50,
+            unix_ms: 1_000,
+        };
+        match (session.write(holder, calendar), &mut self.0) {
+            (None, Some(_)) => {}
+            (Some(Write::Session(whole)), _) => self.0 = Some(*whole),
+            (
+                Some(Write::Queue {
+                    before,
+                    first,
+                    messages,
+                    ..
+                }),
+                Some(whole),
+            ) => {
+                assert_eq!(before, whole.first, "nothing left the queue meanwhile");
+                assert_eq!(first, whole.first + whole.queue.len() as u64);
+                whole.queue.extend(messages);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// In another process, whose clock began elsewhere.
+    fn read(self) -> Session {
+        let whole = self.0.unwrap();
+        let calendar = Calendar {
+            now: 7,
+            unix_ms: 2_000,
+        };
+        let budget = Arc::new(SharedBudget::new(1 << 30));
+        let limits = Arc::new(Limits::default());
+        let overflow = Overflow::DropNewest;
+        let mut session =
+            Session::restored(&whole.session, false, limits, overflow, budget, calendar).unwrap();
+        for id in &whole.received {
+            session.restore_received(*id).unwrap();
+        }
+        for entry in whole.in_flight.clone() {
+            session.restore_in_flight(entry, calendar).unwrap();
+        }
+        for (message, number) in whole.queue.iter().zip(whole.first..) {
+            let taken = session.restore_queued(number, message.clone(), calendar);
+            assert!(taken.unwrap().queued);
+        }
+        session.restore_ends().unwrap();
+        assert!(session.is_written());
+        // What would be written of it now is what was.
+        session.outdate();
+        let Some(Write::Session(mut again)) = session.write(holder, calendar) else {
+            panic!("it was not written");
+        };
+        again.received.sort_unstable();
+        let mut before = whole;
+        before.received.sort_unstable();
+        if before.queue.is_empty() {
+            before.first = again.first;
+        }
+        assert_eq!(*again, before);
+        session
     }
 }
 

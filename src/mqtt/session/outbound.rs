@@ -1,27 +1,20 @@
-//! What a client is sent: the queue, the window of unacknowledged messages, topic aliases.
+//! What a client is sent: the queue, the window of unacknowledged messages, topic aliases. How much
+//! may wait, and what makes room, stands in [`room`](super::room).
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 
 use super::Session;
+use super::kept::{OnDisk, Unfit};
 use super::message::{Aliases, Message, SharedBudget, write};
+use super::room::{Room, Taken};
 use crate::mqtt::settings::{Limits, Overflow};
 use crate::mqtt::wire::encode::Outgoing;
 use crate::mqtt::wire::publish::PublishOut;
 use crate::mqtt::wire::{Ack, AckKind, QoS, Version, reason};
-
-/// What became of a message, or of those that had to make room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Taken {
-    /// Whether the message waits to be sent.
-    pub queued: bool,
-    /// Messages that were dropped because the queue is full.
-    pub dropped: usize,
-}
 
 /// What was written by [`Session::transmit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,6 +27,8 @@ pub struct Sent {
     pub others: usize,
     /// Messages that expired before they could be sent.
     pub expired: usize,
+    /// Messages that waited longer than messages may.
+    pub too_old: usize,
     /// Messages larger than the client takes (3.1.2.11.4).
     pub too_large: usize,
 }
@@ -41,29 +36,26 @@ pub struct Sent {
 #[derive(Debug)]
 pub(super) struct Outbound {
     control: VecDeque<Outgoing>,
-    queue: VecDeque<Message>,
+    pub(super) queue: VecDeque<Message>,
+    pub(super) room: Room,
     /// In the order of sending, which is the cyclic order of the packet ids.
-    inflight: VecDeque<InFlight>,
+    pub(super) inflight: VecDeque<InFlight>,
     /// How many of `inflight`, from the front, were sent on this connection.
     sent: usize,
-    next_id: u16,
+    pub(super) next_id: u16,
     window: usize,
     aliases: Aliases,
-    overflow: Overflow,
-    max_messages: usize,
-    max_bytes: usize,
-    bytes: usize,
-    budget: Arc<SharedBudget>,
+    pub(super) on_disk: OnDisk,
 }
 
 #[derive(Debug)]
-struct InFlight {
-    id: NonZeroU16,
-    stage: Stage,
+pub(super) struct InFlight {
+    pub(super) id: NonZeroU16,
+    pub(super) stage: Stage,
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// PUBLISH is not acknowledged. `true`: it was sent on an earlier connection.
     Published(Message, bool),
     /// PUBREL is not acknowledged.
@@ -71,25 +63,6 @@ enum Stage {
 }
 
 impl Session {
-    /// Queue a message for the client.
-    pub fn enqueue(&mut self, message: Message) -> Taken {
-        self.outbound.enqueue(message)
-    }
-
-    /// Drop messages of the queue's front that the client may not read: of the first `unchecked`
-    /// the last `most`, so that those that make room meanwhile were not checked yet. Gives how
-    /// many are left to check, and how many were dropped.
-    ///
-    /// What was sent before and is not acknowledged stays: the client has been given it.
-    pub fn sift(
-        &mut self,
-        unchecked: usize,
-        most: usize,
-        may_read: impl Fn(&str) -> bool,
-    ) -> (usize, usize) {
-        self.outbound.sift(unchecked, most, may_read)
-    }
-
     /// Whether there is something that may be sent now.
     pub fn has_something_to_send(&self) -> bool {
         let out = &self.outbound;
@@ -132,16 +105,13 @@ impl Outbound {
         Self {
             control: VecDeque::new(),
             queue: VecDeque::new(),
+            room: Room::new(limits, overflow, budget),
             inflight: VecDeque::new(),
             sent: 0,
             next_id: 1,
             window: 1,
             aliases: Aliases::default(),
-            overflow,
-            max_messages: limits.queue_messages,
-            max_bytes: limits.queue_bytes,
-            bytes: 0,
-            budget,
+            on_disk: OnDisk::Nothing,
         }
     }
 
@@ -157,15 +127,7 @@ impl Outbound {
         self.control.clear();
         self.aliases = Aliases::default();
         self.sent = 0;
-        let mut freed = 0;
-        self.queue.retain(|message| {
-            let keep = message.qos != QoS::AtMostOnce;
-            if !keep {
-                freed += message.size();
-            }
-            keep
-        });
-        self.free(freed);
+        self.drop_from_queue(|message| message.qos == QoS::AtMostOnce);
         for entry in &mut self.inflight {
             if let Stage::Published(_, again) = &mut entry.stage {
                 *again = true;
@@ -179,65 +141,6 @@ impl Outbound {
 
     pub(super) fn waiting(&self) -> usize {
         self.queue.len() + self.inflight.len()
-    }
-
-    fn enqueue(&mut self, message: Message) -> Taken {
-        let size = message.size();
-        let mut taken = Taken::default();
-        while !self.has_room(size) {
-            let oldest = match self.overflow {
-                Overflow::DropNewest => None,
-                Overflow::DropOldest => self.queue.pop_front(),
-            };
-            taken.dropped += 1;
-            match oldest {
-                None => return taken,
-                Some(oldest) => self.free(oldest.size()),
-            }
-        }
-        self.bytes += size;
-        self.budget.used.fetch_add(size, Ordering::Relaxed);
-        self.queue.push_back(message);
-        taken.queued = true;
-        taken
-    }
-
-    fn sift(
-        &mut self,
-        unchecked: usize,
-        most: usize,
-        may_read: impl Fn(&str) -> bool,
-    ) -> (usize, usize) {
-        let unchecked = unchecked.min(self.queue.len());
-        let left = unchecked.saturating_sub(most);
-        let mut checked = self.queue.range(left..unchecked);
-        if checked.all(|message| may_read(message.frame.topic())) {
-            return (left, 0);
-        }
-        let (mut place, mut freed) = (0, 0);
-        let before = self.queue.len();
-        self.queue.retain(|message| {
-            let checked = (left..unchecked).contains(&place);
-            place += 1;
-            let keep = !checked || may_read(message.frame.topic());
-            if !keep {
-                freed += message.size();
-            }
-            keep
-        });
-        self.free(freed);
-        (left, before - self.queue.len())
-    }
-
-    fn has_room(&self, size: usize) -> bool {
-        self.queue.len() < self.max_messages
-            && self.bytes + size <= self.max_bytes
-            && self.budget.used().saturating_add(size) <= self.budget.max
-    }
-
-    fn free(&mut self, size: usize) {
-        self.bytes = self.bytes.saturating_sub(size);
-        self.budget.used.fetch_sub(size, Ordering::Relaxed);
     }
 
     /// Whether something of an earlier connection is to be sent again now.
@@ -291,7 +194,7 @@ impl Outbound {
                     sent.too_large += 1;
                     let size = message.size();
                     self.inflight.remove(self.sent);
-                    self.free(size);
+                    self.room.free(size);
                 }
             }
         }
@@ -312,12 +215,16 @@ impl Outbound {
         if next.qos != QoS::AtMostOnce && !self.window_is_open() {
             return false;
         }
-        let Some(message) = self.queue.pop_front() else {
+        let too_old = self.room.is_too_old(next, now);
+        let Some(message) = self.pop() else {
             return false;
         };
-        if message.frame.expires_at().is_some_and(|at| at <= now) {
-            sent.expired += 1;
-            self.free(message.size());
+        if message.has_expired(now) || too_old {
+            match too_old {
+                true => sent.too_old += 1,
+                false => sent.expired += 1,
+            }
+            self.room.free(message.size());
             return true;
         }
         let id = match message.qos {
@@ -330,13 +237,13 @@ impl Outbound {
         };
         if !write(packet, &mut self.aliases, version, max_packet, out) {
             sent.too_large += 1;
-            self.free(message.size());
+            self.room.free(message.size());
             return true;
         }
         sent.messages += 1;
         sent.payload += message.frame.payload().len();
         match id {
-            None => self.free(message.size()),
+            None => self.room.free(message.size()),
             Some(id) => {
                 self.next_id = self.next_id.checked_add(1).unwrap_or(1);
                 self.inflight.push_back(InFlight {
@@ -375,7 +282,7 @@ impl Outbound {
                 }
                 let size = message.size();
                 *stage = Stage::Released;
-                self.free(size);
+                self.room.free(size);
                 release(reason::SUCCESS)
             }
             (AckKind::PubRec, Some(Stage::Released)) => release(reason::SUCCESS),
@@ -390,6 +297,58 @@ impl Outbound {
         }
     }
 
+    /// What is on disk, if anything, is not how it is.
+    pub(super) fn outdate(&mut self) {
+        if self.on_disk != OnDisk::Nothing {
+            self.on_disk = OnDisk::Outdated;
+        }
+    }
+
+    /// Put what was on the way before the queue, in order.
+    pub(super) fn restore_in_flight(&mut self, entry: InFlight) -> Result<(), Unfit> {
+        if let (Some(first), Some(last)) = (self.inflight.front(), self.inflight.back())
+            && distance(first.id, entry.id) <= distance(first.id, last.id)
+        {
+            return Err(Unfit::Unreadable("packet ids are not in order"));
+        }
+        if let Stage::Published(message, _) = &entry.stage {
+            self.room.take(message.size());
+        }
+        self.inflight.push_back(entry);
+        Ok(())
+    }
+
+    pub(super) fn restore_queued(&mut self, number: u64, message: Message, now: u64) -> Taken {
+        if self.queue.is_empty() && matches!(self.on_disk, OnDisk::UpTo { .. }) {
+            self.room.first = number;
+        }
+        let end = self.room.first + self.queue.len() as u64;
+        if number != end {
+            self.outdate();
+        }
+        let taken = self.enqueue_at(message, now);
+        if let OnDisk::UpTo { .. } = self.on_disk {
+            let first = self.room.first;
+            let end = first + self.queue.len() as u64;
+            self.on_disk = OnDisk::UpTo { first, end };
+        }
+        taken
+    }
+
+    pub(super) fn restore_ends(&mut self) -> Result<(), Unfit> {
+        if let (Some(first), Some(last)) = (self.inflight.front(), self.inflight.back()) {
+            let next = NonZeroU16::new(self.next_id).unwrap_or(NonZeroU16::MIN);
+            let is_free = distance(first.id, next) > distance(first.id, last.id);
+            if !is_free && next != first.id {
+                self.next_id = last.id.checked_add(1).unwrap_or(NonZeroU16::MIN).get();
+            }
+        }
+        match self.room.is_over_limit() {
+            true => Err(Unfit::OverLimit("more is on the way than may be")),
+            false => Ok(()),
+        }
+    }
+
     fn finish(&mut self, place: Option<usize>) {
         let Some(place) = place else {
             return;
@@ -399,22 +358,20 @@ impl Outbound {
                 self.sent -= 1;
             }
             if let Stage::Published(message, _) = entry.stage {
-                self.free(message.size());
+                self.room.free(message.size());
             }
         }
     }
 
     fn find(&self, id: NonZeroU16) -> Option<usize> {
-        let first = self.inflight.front()?.id.get();
-        let distance = |id: NonZeroU16| id.get().wrapping_sub(first);
+        let first = self.inflight.front()?.id;
         self.inflight
-            .binary_search_by_key(&distance(id), |entry| distance(entry.id))
+            .binary_search_by_key(&distance(first, id), |entry| distance(first, entry.id))
             .ok()
     }
 }
 
-impl Drop for Outbound {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
+/// How far a packet id is behind another, going around.
+fn distance(first: NonZeroU16, id: NonZeroU16) -> u16 {
+    id.get().wrapping_sub(first.get())
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU16;
 
 use super::message::Message;
-use super::outbound::Taken;
+use super::room::Taken;
 use super::{Session, lower};
 use crate::mqtt::bus::{FilterId, ShareId};
 use crate::mqtt::frame::{Audience, Frame};
@@ -58,6 +58,14 @@ impl Subscriptions {
             .map(|(subscription, &place)| (subscription, place))
     }
 
+    /// All of them with their options and identifiers.
+    pub(super) fn terms(&self) -> impl Iterator<Item = (&Subscription, Options, Option<u32>)> {
+        self.places.iter().filter_map(|(subscription, place)| {
+            let terms = self.terms.get(place)?;
+            Some((subscription, terms.options, terms.id))
+        })
+    }
+
     /// Add a subscription or change its terms. Whether it is new.
     pub fn insert(
         &mut self,
@@ -106,7 +114,12 @@ impl Session {
 
     /// Take a frame that matched these subscriptions, as one message: with the highest QoS of
     /// them and all their identifiers (3.3.4).
-    pub fn deliver(&mut self, frame: &Frame, places: impl IntoIterator<Item = Place>) -> Taken {
+    pub fn deliver(
+        &mut self,
+        frame: &Frame,
+        places: impl IntoIterator<Item = Place>,
+        now: u64,
+    ) -> Taken {
         let own = frame.publisher() == self.key.0;
         let mut highest: Option<QoS> = None;
         let mut as_published = false;
@@ -129,11 +142,11 @@ impl Session {
             return Taken::default();
         };
         let retain = frame.retain() && as_published;
-        self.admit(frame, highest, retain, subscription_ids)
+        self.admit(frame, highest, retain, subscription_ids, now)
     }
 
     /// Take a retained message for a subscription just made (3.3.1.3).
-    pub fn deliver_retained(&mut self, frame: &Frame, place: Place) -> Taken {
+    pub fn deliver_retained(&mut self, frame: &Frame, place: Place, now: u64) -> Taken {
         let Some(terms) = self.subscriptions.terms.get(&place).copied() else {
             return Taken::default();
         };
@@ -141,10 +154,10 @@ impl Session {
             return Taken::default();
         }
         let ids = terms.id.into_iter().collect();
-        self.admit(frame, terms.options.qos, true, ids)
+        self.admit(frame, terms.options.qos, true, ids, now)
     }
 
-    fn admit(&mut self, frame: &Frame, most: QoS, retain: bool, ids: Vec<u32>) -> Taken {
+    fn admit(&mut self, frame: &Frame, most: QoS, retain: bool, ids: Vec<u32>, now: u64) -> Taken {
         let qos = lower(frame.qos(), most);
         let absent = self.link.is_none() && qos == QoS::AtMostOnce;
         if absent || (frame.audience() == Audience::Administrators && !self.administrator) {
@@ -155,6 +168,7 @@ impl Session {
             qos,
             retain,
             subscription_ids: ids,
+            queued_at: i64::try_from(now).unwrap_or(i64::MAX),
         })
     }
 }

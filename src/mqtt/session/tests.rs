@@ -4,11 +4,15 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::message::{Message, SharedBudget};
+use super::room::Dropped;
 use super::*;
+use crate::ca::id::{CaKeyId, CertSerial};
+use crate::ca::registry::Purpose;
 use crate::mqtt::bus::SessionKey;
 use crate::mqtt::frame::{self, Audience, Frame};
 use crate::mqtt::topics::TopicName;
 use crate::mqtt::wire::{Ack, AckKind, Incoming};
+use crate::store::sessions::record::HolderRecord;
 
 pub(super) fn session(limits: Limits, overflow: Overflow, budget: &Arc<SharedBudget>) -> Session {
     let limits = Arc::new(limits);
@@ -51,12 +55,27 @@ pub(super) fn frame(topic: &str, payload: &[u8], expires_at: Option<u64>) -> Fra
     .encode()
 }
 
+pub(super) fn holder() -> HolderRecord {
+    let serial = CertSerial::from_be_bytes(&[1]).unwrap();
+    HolderRecord {
+        purpose: Purpose::Device,
+        administrator: false,
+        issuer: CaKeyId::from_bytes([1; 32]),
+        serial: serial.clone(),
+        common_name: None,
+        ca_sn: serial,
+        address: ([127, 0, 0, 1], 1).into(),
+        since_ms: 0,
+    }
+}
+
 pub(super) fn queued(frame: Frame, qos: QoS) -> Message {
     Message {
         frame,
         qos,
         retain: false,
         subscription_ids: Vec::new(),
+        queued_at: 0,
     }
 }
 
@@ -91,7 +110,7 @@ fn a_full_queue_drops_by_policy_and_counts() {
         let dropped: usize = (b'A'..=b'E')
             .map(|payload| {
                 let message = queued(frame("t", &[payload], None), QoS::AtLeastOnce);
-                session.enqueue(message).dropped
+                session.enqueue(message).dropped.queue_full
             })
             .sum();
         assert_eq!(dropped, 3);
@@ -100,6 +119,129 @@ fn a_full_queue_drops_by_policy_and_counts() {
         let payloads: Vec<u8> = out.iter().copied().filter(u8::is_ascii_uppercase).collect();
         assert_eq!(payloads, kept);
     }
+}
+
+/// The payloads that the session sends now, one octet each.
+fn sent_now(session: &mut Session, now: u64) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    session.transmit(now, &mut out, 1 << 20);
+    out.iter().copied().filter(u8::is_ascii_uppercase).collect()
+}
+
+fn queued_at(payload: u8, expires_at: Option<u64>, at: i64) -> Message {
+    Message {
+        queued_at: at,
+        ..queued(frame("t", &[payload], expires_at), QoS::AtLeastOnce)
+    }
+}
+
+#[test]
+fn what_is_of_no_use_makes_room_first_whatever_the_policy() {
+    for overflow in [Overflow::DropNewest, Overflow::DropOldest] {
+        let budget = Arc::new(SharedBudget::new(1 << 20));
+        let limits = Limits {
+            queue_age: Some(std::time::Duration::from_secs(10)),
+            ..small(4)
+        };
+        let mut session = session(limits, overflow, &budget);
+        session.connect(&connect(10), None, 100);
+        for message in [
+            queued_at(b'A', None, 0),
+            queued_at(b'B', None, 5_000),
+            queued_at(b'C', Some(9_000), 5_000),
+            queued_at(b'D', None, 6_000),
+        ] {
+            assert_eq!(session.enqueue(message).dropped, Dropped::default());
+        }
+        // A is too old, C has expired: there is room for two more.
+        let taken = session.enqueue(queued_at(b'E', None, 11_000));
+        let gone = Dropped {
+            expired: 1,
+            too_old: 1,
+            ..Dropped::default()
+        };
+        assert_eq!((taken.queued, taken.dropped), (true, gone));
+        assert!(session.enqueue(queued_at(b'F', None, 11_000)).queued);
+        let taken = session.enqueue(queued_at(b'G', None, 11_000));
+        assert_eq!(taken.dropped.queue_full, 1);
+        let kept = match overflow {
+            Overflow::DropNewest => b"BDEF",
+            Overflow::DropOldest => b"DEFG",
+        };
+        assert_eq!(sent_now(&mut session, 11_000), kept);
+    }
+}
+
+#[test]
+fn a_message_that_waited_too_long_is_not_sent_and_one_sent_before_is_sent_again() {
+    let budget = Arc::new(SharedBudget::new(1 << 20));
+    let limits = Limits {
+        queue_age: Some(std::time::Duration::from_secs(10)),
+        ..Limits::default()
+    };
+    let mut session = session(limits, Overflow::DropNewest, &budget);
+    session.connect(&connect(1), None, 100);
+    session.enqueue(queued_at(b'A', None, 0));
+    session.enqueue(queued_at(b'B', None, 0));
+    session.enqueue(queued_at(b'C', None, 5_000));
+    assert_eq!(sent_now(&mut session, 1_000), b"A");
+    session.disconnect(Departure::Lost, 1_000);
+    session.connect(&connect(3), None, 100);
+    let mut out = BytesMut::new();
+    let sent = session.transmit(15_000, &mut out, 1 << 20);
+    assert_eq!((sent.messages, sent.too_old), (2, 1));
+    session.disconnect(Departure::Lost, 15_000);
+    session.enqueue(queued_at(b'D', None, 15_000));
+    assert_eq!(session.drop_useless(25_000).too_old, 0);
+    assert_eq!(session.drop_useless(25_001).too_old, 1);
+    drop(session);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn a_message_that_never_fits_and_messages_on_the_way_drive_no_other_out() {
+    let one = queued(frame("t", b"A", None), QoS::AtLeastOnce).size();
+    let budget = Arc::new(SharedBudget::new(1 << 20));
+    let limits = Limits {
+        queue_bytes: 3 * one,
+        ..Limits::default()
+    };
+    let mut session = session(limits, Overflow::DropOldest, &budget);
+    session.connect(&connect(1), None, 100);
+    session.enqueue(queued_at(b'A', None, 0));
+    assert_eq!(sent_now(&mut session, 0), b"A");
+    session.enqueue(queued_at(b'B', None, 0));
+    session.enqueue(queued_at(b'C', None, 0));
+    // With A on the way there is room for two, and never for three.
+    let large = vec![b'X'; 2 * one];
+    let taken = session.enqueue(queued(frame("t", &large, None), QoS::AtLeastOnce));
+    assert_eq!((taken.queued, taken.dropped.queue_full), (false, 1));
+    let taken = session.enqueue(queued_at(b'D', None, 0));
+    assert_eq!((taken.queued, taken.dropped.queue_full), (true, 1));
+    session.disconnect(Departure::Lost, 0);
+    session.connect(&connect(10), None, 100);
+    assert_eq!(sent_now(&mut session, 0), b"ACD");
+}
+
+#[test]
+fn what_all_sessions_have_waiting_is_counted_apart() {
+    let one = queued(frame("t", b"A", None), QoS::AtLeastOnce).size();
+    let budget = Arc::new(SharedBudget::new(2 * one));
+    for overflow in [Overflow::DropNewest, Overflow::DropOldest] {
+        let mut first = session(Limits::default(), overflow, &budget);
+        let mut second = session(Limits::default(), overflow, &budget);
+        assert!(first.enqueue(queued_at(b'A', None, 0)).queued);
+        assert!(second.enqueue(queued_at(b'B', None, 0)).queued);
+        let taken = second.enqueue(queued_at(b'C', None, 0));
+        assert_eq!(taken.dropped.all_queues_full, 1);
+        assert_eq!(taken.queued, overflow == Overflow::DropOldest);
+        // Others' messages cannot be driven out: the session's own stay, too.
+        let large = vec![b'X'; one];
+        let taken = second.enqueue(queued(frame("t", &large, None), QoS::AtLeastOnce));
+        assert_eq!((taken.queued, taken.dropped.all_queues_full), (false, 1));
+        assert_eq!((first.waiting(), second.waiting()), (1, 1));
+    }
+    assert_eq!(budget.used(), 0);
 }
 
 #[test]

@@ -1,14 +1,12 @@
 //! The file, from its name to what is in it.
 
-use std::fs;
-use std::io;
 use std::path::Path;
-use std::time::Duration;
 
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{Loaded, Missing, NonceRecord};
+use crate::store::own_file::{self, Fault};
 use crate::store::{StoreError, files};
 
 /// `PCRN`, in the file's header: ours, and no other database.
@@ -30,34 +28,6 @@ const SCHEMA: &str = "
     CREATE TABLE forgotten (before_minute INTEGER NOT NULL) STRICT;
 ";
 
-/// Why a file gives nothing.
-enum Fault {
-    /// Nothing was ever written to it.
-    Empty,
-    /// It cannot be read, and will not be the next time.
-    Damaged(String),
-    /// Somebody must do something first.
-    Unusable(String),
-}
-
-impl From<rusqlite::Error> for Fault {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                Self::Unusable("another program has it open: end that first".to_owned())
-            }
-            Some(
-                ErrorCode::CannotOpen
-                | ErrorCode::PermissionDenied
-                | ErrorCode::ReadOnly
-                | ErrorCode::DiskFull
-                | ErrorCode::OutOfMemory,
-            ) => Self::Unusable(error.to_string()),
-            _ => Self::Damaged(error.to_string()),
-        }
-    }
-}
-
 /// Open the file and read it; begin a new one if there is none, or none that can be read.
 pub(super) fn open(
     path: &Path,
@@ -67,11 +37,7 @@ pub(super) fn open(
     let unusable = |what: String| StoreError::Unusable {
         what: format!("{}: {what}", path.display()),
     };
-    for suffix in SUFFIXES {
-        let path = files::with_suffix(path, suffix);
-        files::check_private(&path).map_err(|error| unusable(error.to_string()))?;
-    }
-    files::ensure_private(path).map_err(|error| unusable(error.to_string()))?;
+    own_file::ensure_private(path).map_err(|error| unusable(error.to_string()))?;
     let fault = match read(path) {
         Ok(opened) => return Ok(opened),
         Err(fault) => fault,
@@ -90,7 +56,8 @@ pub(super) fn open(
         }
         (Fault::Damaged(what), _) => {
             let forgotten = lost()?;
-            move_aside(path).map_err(|error| unusable(error.to_string()))?;
+            let aside = files::with_suffix(path, ".damaged");
+            own_file::move_aside(path, &aside).map_err(|error| unusable(error.to_string()))?;
             tracing::error!(
                 path = %path.display(),
                 reason = what,
@@ -108,15 +75,10 @@ pub(super) fn open(
 }
 
 fn read(path: &Path) -> Result<(Connection, Loaded), Fault> {
-    let connection = connect(path)?;
+    let connection = own_file::connect(path)?;
     // Until it is known to be ours and sound, nothing in it is touched.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let number = |pragma: &str| -> Result<i64, rusqlite::Error> {
-        connection.pragma_query_value(None, pragma, |row| row.get(0))
-    };
-    let (application, version) = (number("application_id")?, number("user_version")?);
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    let (application, version, tables) = own_file::marks(&connection)?;
     if tables == 0 {
         return Err(Fault::Empty);
     }
@@ -125,13 +87,10 @@ fn read(path: &Path) -> Result<(Connection, Loaded), Fault> {
             "it is another database, or of another version ({application:x}, {version})"
         )));
     }
-    let sound: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-    if sound != "ok" {
-        return Err(Fault::Damaged(sound));
-    }
+    own_file::check_pages(&connection)?;
     let loaded = load(&connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-    prepare(&connection)?;
+    own_file::prepare(&connection)?;
     Ok((connection, loaded))
 }
 
@@ -157,16 +116,10 @@ fn load(connection: &Connection) -> Result<Loaded, Fault> {
 
 /// Begin a new file. One that a crash left without tables is begun again.
 fn create(path: &Path, forgotten: i64) -> Result<Connection, StoreError> {
-    for suffix in SUFFIXES {
-        // Of a file that was here before. None of it may get into the new one.
-        match fs::remove_file(files::with_suffix(path, suffix)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&error)),
-            _ => {}
-        }
-    }
-    files::ensure_private(path).map_err(|error| failed(&error))?;
-    let connection = connect(path)?;
-    prepare(&connection)?;
+    own_file::remove_beside(path).map_err(|error| own_file::failed(&error))?;
+    files::ensure_private(path).map_err(|error| own_file::failed(&error))?;
+    let connection = own_file::connect(path)?;
+    own_file::prepare(&connection)?;
     let transaction = connection.unchecked_transaction()?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
@@ -175,47 +128,3 @@ fn create(path: &Path, forgotten: i64) -> Result<Connection, StoreError> {
     transaction.commit()?;
     Ok(connection)
 }
-
-/// No other program has business in it, so it is held as long as it is open, without a file of
-/// shared memory.
-fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update_and_check(None, "locking_mode", "exclusive", |_| Ok(()))?;
-    Ok(connection)
-}
-
-fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
-    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
-    connection.pragma_update(None, "synchronous", "FULL")
-}
-
-/// Put the file where somebody can look at it. The database goes first: one without its log would
-/// be taken for a whole one, a log without its database is removed.
-fn move_aside(path: &Path) -> io::Result<()> {
-    let aside = files::with_suffix(path, ".damaged");
-    fs::rename(path, &aside)?;
-    for suffix in SUFFIXES {
-        match fs::rename(
-            files::with_suffix(path, suffix),
-            files::with_suffix(&aside, suffix),
-        ) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn failed(error: &io::Error) -> StoreError {
-    StoreError::Unusable {
-        what: error.to_string(),
-    }
-}
-
-/// How long the start waits for another program to let go of the file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What may stand beside the database.
-const SUFFIXES: [&str; 2] = ["-wal", "-shm"];

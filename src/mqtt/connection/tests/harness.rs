@@ -20,6 +20,7 @@ use crate::mqtt::bus::BusSettings;
 use crate::mqtt::connection;
 use crate::mqtt::hub::Hooks;
 use crate::mqtt::identity::Peer;
+use crate::mqtt::persist::{Keeper, Restored};
 use crate::mqtt::settings::Settings;
 use crate::tls::live::Cut;
 use crate::tls::peer::{Purpose, VerifiedPeer};
@@ -94,20 +95,32 @@ fn verified(who: &Who) -> VerifiedPeer {
     VerifiedPeer::new("post-cn-test".parse().unwrap(), admitted)
 }
 
+fn two_shards() -> BusSettings {
+    BusSettings {
+        shards: 2,
+        ..BusSettings::default()
+    }
+}
+
 impl World {
     pub(super) async fn start() -> Self {
         Self::with(Settings::default(), Hooks::default()).await
     }
 
     pub(super) async fn with(mut settings: Settings, hooks: Hooks) -> Self {
-        settings.bus = BusSettings {
-            shards: 2,
-            ..BusSettings::default()
-        };
+        settings.bus = two_shards();
         Self {
             broker: Broker::start(settings, hooks).await.unwrap(),
             shutdown: CancellationToken::new(),
         }
+    }
+
+    pub(super) async fn resumed(mut settings: Settings, keeper: Keeper) -> (Self, Restored) {
+        settings.bus = two_shards();
+        let resumed = Broker::resume(settings, Hooks::default(), keeper).await;
+        let (broker, restored) = resumed.unwrap();
+        let shutdown = CancellationToken::new();
+        (Self { broker, shutdown }, restored)
     }
 
     /// A connection of this peer, with a buffer of so many octets each way.

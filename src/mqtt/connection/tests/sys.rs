@@ -10,6 +10,7 @@ use super::harness::*;
 use crate::control::observe::{Durability, Happened, Subject, TrustChange};
 use crate::mqtt::hub::Hooks;
 use crate::mqtt::settings::Settings;
+use crate::mqtt::shared::Presence;
 use crate::mqtt::sys::SysSettings;
 use crate::mqtt::topics::{Subscription, TopicLimits};
 use crate::mqtt::wire::packets::{Options, RetainHandling};
@@ -351,7 +352,9 @@ async fn a_session_of_a_device_takes_nothing_of_it_whatever_it_is_subscribed_to(
     let shard = &hub.registry.shards()[cell.shard];
     for filter in ["$SYS/#", "$share/g/$SYS/portcullis/events/+"] {
         let subscription = Subscription::parse(filter, &TopicLimits::default()).unwrap();
-        let place = shard.subscribe(&cell, &subscription).unwrap();
+        let place = shard
+            .subscribe(&cell, &subscription, Presence::Online)
+            .unwrap();
         let options = Options {
             qos: crate::mqtt::wire::QoS::AtLeastOnce,
             no_local: false,
@@ -360,7 +363,7 @@ async fn a_session_of_a_device_takes_nothing_of_it_whatever_it_is_subscribed_to(
         };
         let mut session = cell.session();
         for figure in hub.figures(subscription.filter()) {
-            assert!(!session.deliver_retained(&figure, place).queued);
+            assert!(!session.deliver_retained(&figure, place, 0).queued);
         }
         let subscriptions = session.subscriptions_mut();
         subscriptions.insert(subscription, place, options, None);
