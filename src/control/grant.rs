@@ -5,89 +5,81 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::control::policy::{Decision, Policy};
 
-/// What an operation needs, by the vendor's names of actions.
-///
-/// Four are not named like their operation: that stands so in the vendor's documentation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Need {
-    /// A register code.
-    GetRegisterCode,
-    /// RegisterCaCertificate.
-    RegisterCa,
-    /// Show a CA.
-    GetCaCertificate,
-    /// List the CAs.
-    ListCaCertificate,
-    /// Switch a CA on.
-    ActiveCaCertificate,
-    /// InactivateCaCertificate.
-    UnregisterCaCertificate,
-    /// Delete a CA.
-    DeleteCaCertificate,
-    /// List the devices.
-    ListDeviceCertificate,
-    /// List the devices of one CA.
-    ListDeviceCertificateByCaSn,
-    /// Show a device.
-    GetDeviceCertificate,
-    /// Switch a device on.
-    ActiveDeviceCertificate,
-    /// InactivateDeviceCertificate.
-    UnregisterDeviceCertificate,
-    /// Forget a device.
-    DeleteDeviceCertificate,
-    /// End a client's connection.
-    CloseConnection,
-    /// Ask whether a client is connected.
-    QuerySessionByClientId,
-    /// Ask it of several clients.
-    BatchQuerySessionByClientIds,
-    /// See the sessions.
-    ListSessions,
-    /// See the instance in the list of instances.
-    ListInstances,
-    /// Import a list of revoked certificates.
-    ImportCrl,
-    /// See the lists.
-    ListCrls,
-    /// Delete a list.
-    DeleteCrl,
-    /// Say what is demanded of the lists of a CA.
-    SetCrlPolicy,
-}
-
 /// Needed besides the operation's own action, by most of them.
 const INSTANCE_ACCESS: &str = "mq:MqttInstanceAccess";
 
-impl Need {
-    /// The action as policies name it.
-    pub const fn action(self) -> &'static str {
-        match self {
-            Self::GetRegisterCode => "mq:GetRegisterCode",
-            Self::RegisterCa => "mq:RegisterCa",
-            Self::GetCaCertificate => "mq:GetCaCertificate",
-            Self::ListCaCertificate => "mq:ListCaCertificate",
-            Self::ActiveCaCertificate => "mq:ActiveCaCertificate",
-            Self::UnregisterCaCertificate => "mq:UnregisterCaCertificate",
-            Self::DeleteCaCertificate => "mq:DeleteCaCertificate",
-            Self::ListDeviceCertificate => "mq:ListDeviceCertificate",
-            Self::ListDeviceCertificateByCaSn => "mq:ListDeviceCertificateByCaSn",
-            Self::GetDeviceCertificate => "mq:GetDeviceCertificate",
-            Self::ActiveDeviceCertificate => "mq:ActiveDeviceCertificate",
-            Self::UnregisterDeviceCertificate => "mq:UnregisterDeviceCertificate",
-            Self::DeleteDeviceCertificate => "mq:DeleteDeviceCertificate",
-            Self::CloseConnection => "mq:CloseConnection",
-            Self::QuerySessionByClientId => INSTANCE_ACCESS,
-            Self::BatchQuerySessionByClientIds => "mq:BatchQuerySessionByClientIds",
-            Self::ListSessions => "mq:ListSessions",
-            Self::ListInstances => "mq:ListInstances",
-            Self::ImportCrl => "mq:ImportCrl",
-            Self::ListCrls => "mq:ListCrls",
-            Self::DeleteCrl => "mq:DeleteCrl",
-            Self::SetCrlPolicy => "mq:SetCrlPolicy",
+macro_rules! needs {
+    ($($(#[$doc:meta])* $name:ident = $action:expr;)*) => {
+        /// What an operation needs, by the vendor's names of actions.
+        ///
+        /// Four are not named like their operation: that stands so in the vendor's documentation.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Need {
+            $($(#[$doc])* $name,)*
         }
-    }
 
+        impl Need {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The action as policies name it.
+            pub const fn action(self) -> &'static str {
+                match self {
+                    $(Self::$name => $action,)*
+                }
+            }
+        }
+    };
+}
+
+needs! {
+    /// A register code.
+    GetRegisterCode = "mq:GetRegisterCode";
+    /// RegisterCaCertificate.
+    RegisterCa = "mq:RegisterCa";
+    /// Show a CA.
+    GetCaCertificate = "mq:GetCaCertificate";
+    /// List the CAs.
+    ListCaCertificate = "mq:ListCaCertificate";
+    /// Switch a CA on.
+    ActiveCaCertificate = "mq:ActiveCaCertificate";
+    /// InactivateCaCertificate.
+    UnregisterCaCertificate = "mq:UnregisterCaCertificate";
+    /// Delete a CA.
+    DeleteCaCertificate = "mq:DeleteCaCertificate";
+    /// List the devices.
+    ListDeviceCertificate = "mq:ListDeviceCertificate";
+    /// List the devices of one CA.
+    ListDeviceCertificateByCaSn = "mq:ListDeviceCertificateByCaSn";
+    /// Show a device.
+    GetDeviceCertificate = "mq:GetDeviceCertificate";
+    /// Switch a device on.
+    ActiveDeviceCertificate = "mq:ActiveDeviceCertificate";
+    /// InactivateDeviceCertificate.
+    UnregisterDeviceCertificate = "mq:UnregisterDeviceCertificate";
+    /// Forget a device.
+    DeleteDeviceCertificate = "mq:DeleteDeviceCertificate";
+    /// End a client's connection.
+    CloseConnection = "mq:CloseConnection";
+    /// Ask whether a client is connected.
+    QuerySessionByClientId = INSTANCE_ACCESS;
+    /// Ask it of several clients.
+    BatchQuerySessionByClientIds = "mq:BatchQuerySessionByClientIds";
+    /// See the sessions.
+    ListSessions = "mq:ListSessions";
+    /// See the instance in the list of instances.
+    ListInstances = "mq:ListInstances";
+    /// Import a list of revoked certificates.
+    ImportCrl = "mq:ImportCrl";
+    /// See the lists.
+    ListCrls = "mq:ListCrls";
+    /// Delete a list.
+    DeleteCrl = "mq:DeleteCrl";
+    /// Say what is demanded of the lists of a CA.
+    SetCrlPolicy = "mq:SetCrlPolicy";
+}
+
+impl Need {
     /// All actions it needs.
     pub fn actions(self) -> impl Iterator<Item = &'static str> {
         // The vendor's documentation names the second one for every operation but these.

@@ -7,6 +7,8 @@
 use serde::Deserialize;
 use wildmatch::WildMatch;
 
+use crate::control::grant::Need;
+
 /// A policy that was read and understood whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -47,6 +49,12 @@ pub enum PolicyError {
         /// What was meant.
         meant: &'static str,
     },
+    /// A denial of an action that no call needs: it would deny nothing.
+    #[error(
+        "no call needs the action {0:?}, so that to deny it denies nothing; docs/access-keys.md lists \
+         the actions"
+    )]
+    DeniesNothing(String),
     /// No resource of this service.
     #[error(
         "the resource {0:?} must be \"*\" or have the form acs:mq:REGION:ACCOUNT:INSTANCE, each \
@@ -187,7 +195,7 @@ impl Statement {
             return Err(PolicyError::Empty);
         }
         for action in &actions {
-            check_action(action)?;
+            check_action(written.effect, action)?;
         }
         for resource in &resources {
             check_resource(resource)?;
@@ -203,7 +211,7 @@ impl Statement {
     }
 }
 
-fn check_action(action: &str) -> Result<(), PolicyError> {
+fn check_action(effect: Effect, action: &str) -> Result<(), PolicyError> {
     let name = match action {
         "*" => return Ok(()),
         _ => match action.split_once(':') {
@@ -215,11 +223,25 @@ fn check_action(action: &str) -> Result<(), PolicyError> {
         .iter()
         .find(|(operation, _)| operation.eq_ignore_ascii_case(name))
     {
-        None => Ok(()),
+        None => match effect {
+            // The vendor's other actions do no harm here.
+            Effect::Allow => Ok(()),
+            Effect::Deny => denies_something(action),
+        },
         Some((_, meant)) => Err(PolicyError::OtherName {
             written: shown(action),
             meant,
         }),
+    }
+}
+
+/// A misspelt denial would go unnoticed until it is too late.
+fn denies_something(action: &str) -> Result<(), PolicyError> {
+    let pattern = WildMatch::new(&action.to_ascii_lowercase());
+    let mut known = Need::ALL.iter().flat_map(|need| need.actions());
+    match known.any(|action| pattern.matches(&action.to_ascii_lowercase())) {
+        true => Ok(()),
+        false => Err(PolicyError::DeniesNothing(shown(action))),
     }
 }
 
@@ -271,6 +293,25 @@ mod tests {
 
     fn statement(effect: &str, action: &str, resource: &str) -> String {
         format!(r#"{{"Effect": "{effect}", "Action": "{action}", "Resource": "{resource}"}}"#)
+    }
+
+    #[test]
+    fn denial_that_would_deny_nothing_is_refused() {
+        let read = |effect: &str, action: &str| {
+            let statement = statement(effect, action, "*");
+            Policy::from_json(&format!(
+                r#"{{"Version": "1", "Statement": [{statement}]}}"#
+            ))
+        };
+        let misspelt = "mq:UnregisterCaCertficate";
+        let refused = PolicyError::DeniesNothing(misspelt.to_owned());
+        assert_eq!(read("Deny", misspelt), Err(refused));
+        assert!(read("Deny", "mq:Nothing*").is_err());
+        for action in ["*", "mq:*", "MQ:unregister*", "mq:mqttinstanceaccess"] {
+            assert!(read("Deny", action).is_ok(), "{action}");
+        }
+        // An action of the vendor's that we have not is no danger.
+        assert!(read("Allow", "mq:QueryMqttTraceDevice").is_ok());
     }
 
     #[test]
@@ -377,6 +418,26 @@ mod tests {
         assert_eq!(Policy::from_json(&many), Err(PolicyError::TooMany));
     }
 
+    /// A pattern that some action fits.
+    fn pattern() -> impl Strategy<Value = String> {
+        (
+            proptest::sample::select(Need::ALL),
+            3_usize..30,
+            3_usize..30,
+        )
+            .prop_map(|(need, cut, any)| {
+                let mut pattern: Vec<char> = need.action().chars().collect();
+                if let Some(letter) = pattern.get_mut(any) {
+                    *letter = '?';
+                }
+                if cut < pattern.len() {
+                    pattern.truncate(cut);
+                    pattern.push('*');
+                }
+                pattern.into_iter().collect()
+            })
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_reading_panic(text in ".{0,200}") {
@@ -386,18 +447,19 @@ mod tests {
         /// A policy may never allow more because a denial was added to it.
         #[test]
         fn a_denial_only_takes_away(
-            actions in proptest::collection::vec("mq:[A-C*?]{1,3}", 1..5),
-            denied in "mq:[A-C*?]{1,3}",
-            asked in "mq:[A-C]{1,3}",
+            actions in proptest::collection::vec(pattern(), 1..5),
+            denied in pattern(),
+            asked in proptest::sample::select(Need::ALL),
         ) {
+            let asked = asked.action();
             let allows: Vec<_> = actions.iter().map(|it| statement("Allow", it, "*")).collect();
             let before = policy(&allows.join(","));
             let deny = statement("Deny", &denied, "*");
             let after = policy(&format!("{},{deny}", allows.join(",")));
-            if after.decide(&asked, RESOURCE) == Decision::Allowed {
-                prop_assert_eq!(before.decide(&asked, RESOURCE), Decision::Allowed);
+            if after.decide(asked, RESOURCE) == Decision::Allowed {
+                prop_assert_eq!(before.decide(asked, RESOURCE), Decision::Allowed);
                 let only_deny = policy(&statement("Allow", &denied, "*"));
-                prop_assert_eq!(only_deny.decide(&asked, RESOURCE), Decision::Denied);
+                prop_assert_eq!(only_deny.decide(asked, RESOURCE), Decision::Denied);
             }
         }
     }
