@@ -343,11 +343,11 @@ fn local_address(
 /// as well.
 async fn open_control(config: &Config) -> Result<(Control, u64), StartError> {
     let database = config.data_dir.join(DATABASE);
-    let audit_path = config.audit_path.clone();
+    let (audit_path, rotation) = (config.audit_path.clone(), config.audit_rotation);
     let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
         let store = SqliteStore::open(&database)?;
         // A clock before 1970 makes every certificate invalid, which is the safe side.
-        let audit = AuditLog::open(&audit_path, now_ms().unwrap_or(i64::MAX))?;
+        let audit = AuditLog::open(&audit_path, rotation, now_ms().unwrap_or(i64::MAX))?;
         Ok((store, audit))
     });
     let (store, audit) = opened.await.map_err(|_| StartError::Interrupted)??;

@@ -7,11 +7,14 @@
 //! line without this program:
 //! `sed 's/,"hash":"[0-9a-f]*"}$/}/' LINE | tr -d '\n' | sha256sum`.
 //!
+//! A full file makes room for a new one ([`Rotation`]); the chain goes on in it.
+//!
 //! The chain shows any change, removal or reordering before its last line. Whoever can write
 //! the file can still cut its end off, or compute a whole new chain: against that, note the
 //! [`Verified::head`] elsewhere from time to time.
 
 mod record;
+mod rotation;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -25,6 +28,7 @@ use std::thread::JoinHandle;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 
+pub use self::rotation::Rotation;
 pub use self::verify::{read, verify};
 use self::writer::{Request, Writer};
 
@@ -124,8 +128,13 @@ pub enum AuditError {
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// Number of records.
+    /// Number of the first record that is there; more than 1 if older files were removed, as a
+    /// record says.
+    pub first: u64,
+    /// How many records there are.
     pub records: u64,
+    /// How many files they are in.
+    pub files: usize,
     /// Hash of the last record, to be compared with one noted elsewhere; zeros if there is none.
     pub head: String,
 }
@@ -147,8 +156,12 @@ impl AuditLog {
     /// # Errors
     /// If the file cannot be used or its last records do not hold together. A last line that
     /// a power cut left incomplete is cut off, and a record says so.
-    pub fn open(path: &Path, now_ms: i64) -> Result<(Self, Vec<Event>), AuditError> {
-        let (writer, open_intents) = Writer::open(path, now_ms)?;
+    pub fn open(
+        path: &Path,
+        rotation: Rotation,
+        now_ms: i64,
+    ) -> Result<(Self, Vec<Event>), AuditError> {
+        let (writer, open_intents) = Writer::open(path, rotation, now_ms)?;
         let (requests, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("audit-writer".to_owned())

@@ -21,6 +21,7 @@ use std::time::Duration;
 use crate::admin::router::RequestLimits;
 use crate::admin::server::ConnectionLimits;
 use crate::admin::service::ServiceSettings;
+use crate::audit::Rotation;
 use crate::ca::id::{AccessKeyId, AccountId, InstanceId};
 use crate::ca::topology::SameKey;
 use crate::control::policy::Policy;
@@ -56,6 +57,8 @@ pub struct Config {
     pub checkpoint: Duration,
     /// The audit log.
     pub audit_path: PathBuf,
+    /// When the audit log goes on in a new file, and how many full ones are kept.
+    pub audit_rotation: Rotation,
     /// The log of the program.
     pub log: LogSettings,
     /// How long everything may take to end when the program is told to.

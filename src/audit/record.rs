@@ -76,7 +76,11 @@ impl Chain {
     /// In words, what does not hold.
     pub(super) fn follow(&mut self, line: &[u8]) -> Result<Record, String> {
         let (record, hash) = parse(line)?;
-        if !self.anywhere {
+        if self.anywhere {
+            if record.seq == 1 && record.prev != NO_HASH {
+                return Err("it is the first, and follows another".to_owned());
+            }
+        } else {
             let expected = self.seq + 1;
             if record.seq != expected {
                 return Err(format!(

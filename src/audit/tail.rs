@@ -24,15 +24,20 @@ pub(super) struct End {
 /// How much is checked at least, in octets.
 const WINDOW: u64 = 256 * 1024;
 
-/// Read the end of the log `file`, which is `length` octets long.
+/// Read the end of the log `file`, which is `length` octets long and goes on after `before`.
 ///
 /// # Errors
 /// [`AuditError::Broken`] if what was read does not hold together.
-pub(super) fn find(path: &Path, file: &mut File, length: u64) -> Result<End, AuditError> {
+pub(super) fn find(
+    path: &Path,
+    file: &mut File,
+    length: u64,
+    before: &Chain,
+) -> Result<End, AuditError> {
     let mut window = WINDOW;
     loop {
         let start = length.saturating_sub(window);
-        if let Some(end) = scan(path, file, start)? {
+        if let Some(end) = scan(path, file, start, before)? {
             return Ok(end);
         }
         window = window.saturating_mul(4);
@@ -41,7 +46,12 @@ pub(super) fn find(path: &Path, file: &mut File, length: u64) -> Result<End, Aud
 
 /// Read from the first line that begins at or after `start` to the end; `None` if there is too
 /// little to tell.
-fn scan(path: &Path, file: &mut File, start: u64) -> Result<Option<End>, AuditError> {
+fn scan(
+    path: &Path,
+    file: &mut File,
+    start: u64,
+    before: &Chain,
+) -> Result<Option<End>, AuditError> {
     let unreadable = |source| AuditError::Io {
         path: path.display().to_string(),
         doing: "read",
@@ -52,7 +62,7 @@ fn scan(path: &Path, file: &mut File, start: u64) -> Result<Option<End>, AuditEr
     file.seek(SeekFrom::Start(begin)).map_err(unreadable)?;
     let mut lines = Lines::new(BufReader::with_capacity(MAX_LINE, &mut *file));
     let mut whole = begin;
-    let mut chain = Chain::start();
+    let mut chain = before.clone();
     if start > 0 {
         match lines.next().map_err(unreadable)? {
             Some(Line::Whole(rest)) => whole += rest.len() as u64 + 1,

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+mod rotation;
+
 use super::record::MAX_LINE;
 use super::*;
 
@@ -26,7 +28,7 @@ impl Bench {
     }
 
     fn open(&self) -> (AuditLog, Vec<Event>) {
-        AuditLog::open(&self.path, NOW).unwrap()
+        AuditLog::open(&self.path, Rotation::default(), NOW).unwrap()
     }
 
     /// A log with these events.
@@ -239,14 +241,17 @@ fn a_break_before_the_end_refuses_to_open() {
     lines[3] = lines[3].replace("Inactivate", "Activate");
     bench.set_lines(&lines);
     let before = bench.read();
-    let opened = AuditLog::open(&bench.path, NOW).map(|_| ());
+    let opened = AuditLog::open(&bench.path, Rotation::default(), NOW).map(|_| ());
     let text = opened.as_ref().unwrap_err().to_string();
     assert!(text.contains("move this one away"), "{text}");
     assert_eq!(broken_line(opened), 4);
     assert_eq!(bench.read(), before);
     // A whole line that does not hold is no power cut, at the end neither.
     bench.set_lines(&lines[..4]);
-    assert_eq!(broken_line(AuditLog::open(&bench.path, NOW).map(|_| ())), 4);
+    assert_eq!(
+        broken_line(AuditLog::open(&bench.path, Rotation::default(), NOW).map(|_| ())),
+        4
+    );
 }
 
 #[test]
@@ -319,7 +324,7 @@ fn a_break_far_from_the_end_is_found_by_verify_only() {
     lines[390] = lines[390].replace('x', "y");
     bench.set_lines(&lines);
     assert_eq!(
-        broken_line(AuditLog::open(&bench.path, NOW).map(|_| ())),
+        broken_line(AuditLog::open(&bench.path, Rotation::default(), NOW).map(|_| ())),
         391
     );
 }
@@ -370,14 +375,27 @@ fn a_log_moved_away_takes_no_records() {
 fn a_second_writer_an_open_mode_and_a_directory_are_refused() {
     let bench = Bench::with(&[]);
     let (log, _) = bench.open();
-    let error = AuditLog::open(&bench.path, NOW).err().unwrap().to_string();
+    let error = AuditLog::open(&bench.path, Rotation::default(), NOW)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("another broker"), "{error}");
     drop(log);
     fs::set_permissions(&bench.path, fs::Permissions::from_mode(0o644)).unwrap();
-    let error = AuditLog::open(&bench.path, NOW).err().unwrap().to_string();
+    let error = AuditLog::open(&bench.path, Rotation::default(), NOW)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("chmod 600"), "{error}");
-    assert!(AuditLog::open(bench.path.parent().unwrap(), NOW).is_err());
-    assert!(AuditLog::open(std::path::Path::new("/proc/audit.jsonl"), NOW).is_err());
+    assert!(AuditLog::open(bench.path.parent().unwrap(), Rotation::default(), NOW).is_err());
+    assert!(
+        AuditLog::open(
+            std::path::Path::new("/proc/audit.jsonl"),
+            Rotation::default(),
+            NOW
+        )
+        .is_err()
+    );
 }
 
 #[test]

@@ -5,53 +5,137 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::record::{Chain, MAX_LINE};
+use super::rotation::{self, Full};
 use super::{AuditError, Entry, Verified};
 
-/// Check the whole chain of the file at `path`.
+/// Check the whole chain of the log at `path`, with the full files before it.
 ///
 /// # Errors
-/// [`AuditError::Broken`] names the first line that does not hold; [`AuditError::Io`] if the
-/// file cannot be read.
+/// [`AuditError::Broken`] names the first line that does not hold; [`AuditError::Io`] if a file
+/// cannot be read.
 pub fn verify(path: &Path) -> Result<Verified, AuditError> {
     read(path, |_| {})
 }
 
-/// Read the records of the file at `path`, oldest first, and check the chain on the way.
+/// Read the records of the log at `path`, oldest first, and check the chain on the way.
 ///
 /// # Errors
 /// As [`verify`]; the records before the first line that does not hold were given then.
 pub fn read(path: &Path, mut each: impl FnMut(Entry)) -> Result<Verified, AuditError> {
-    let unreadable = |source| AuditError::Io {
+    let (full, newest) = files_of(path)?;
+    let mut found = Found {
+        // Whether older ones may be missing, a later record says.
+        chain: Chain::anywhere(),
+        first: None,
+        forgotten: 0,
+    };
+    let read = found.read_all(path, &full, newest, &mut each);
+    let first = found.first.unwrap_or(1);
+    // What says that older ones were removed may stand after the break that ended the reading; in a
+    // log of one file it stands before all else.
+    if first > found.forgotten.saturating_add(1) && (read.is_ok() || full.is_empty()) {
+        let what =
+            format!("the records before {first} are missing, and none says that they were removed");
+        return Err(broken(
+            full.first().map_or(path, |full| &full.path),
+            1,
+            what,
+        ));
+    }
+    read?;
+    Ok(Verified {
+        first,
+        records: (found.chain.seq + 1).saturating_sub(first),
+        files: full.len() + 1,
+        head: found.chain.head,
+    })
+}
+
+/// The files of the log at one moment: the full ones, and the one that is written.
+fn files_of(path: &Path) -> Result<(Vec<Full>, File), AuditError> {
+    loop {
+        let full = rotation::full_files(path).map_err(unreadable(path))?;
+        let newest = File::open(path).map_err(unreadable(path))?;
+        if rotation::full_files(path).map_err(unreadable(path))? == full {
+            return Ok((full, newest));
+        }
+    }
+}
+
+/// What was read so far.
+struct Found {
+    chain: Chain,
+    first: Option<u64>,
+    /// Up to which record older ones were removed.
+    forgotten: u64,
+}
+
+impl Found {
+    /// Follow the chain through the full files and the newest one.
+    fn read_all(
+        &mut self,
+        path: &Path,
+        full: &[Full],
+        newest: File,
+        each: &mut impl FnMut(Entry),
+    ) -> Result<(), AuditError> {
+        for Full { path, last } in full {
+            let file = File::open(path).map_err(unreadable(path))?;
+            self.read(path, file, each)?;
+            if self.chain.seq != *last {
+                let seq = self.chain.seq;
+                let what = format!("it ends with record {seq}, not {last} as its name says");
+                return Err(broken(path, 1, what));
+            }
+        }
+        self.read(path, newest, each)
+    }
+
+    /// Follow the chain through the next file.
+    fn read(
+        &mut self,
+        path: &Path,
+        file: File,
+        each: &mut impl FnMut(Entry),
+    ) -> Result<(), AuditError> {
+        let mut lines = Lines::new(BufReader::with_capacity(MAX_LINE, file));
+        let mut number = 0;
+        while let Some(line) = lines.next().map_err(unreadable(path))? {
+            number += 1;
+            let followed = match line {
+                Line::Whole(line) => self.chain.follow(line),
+                Line::Torn(_) => Err("it has no end: it was cut, or is being written".to_owned()),
+                Line::TooLong => Err(format!("it is longer than {MAX_LINE} octets")),
+            };
+            let record = followed.map_err(|what| broken(path, number, what))?;
+            self.first.get_or_insert(record.seq);
+            if let Some(last) = rotation::forgets(&record.event) {
+                self.forgotten = self.forgotten.max(last);
+            }
+            each(Entry {
+                seq: record.seq,
+                time: record.time,
+                event: record.event,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> AuditError {
+    move |source| AuditError::Io {
         path: path.display().to_string(),
         doing: "read",
         source,
-    };
-    let file = File::open(path).map_err(unreadable)?;
-    let mut lines = Lines::new(BufReader::with_capacity(MAX_LINE, file));
-    let mut chain = Chain::start();
-    let mut number = 0;
-    while let Some(line) = lines.next().map_err(unreadable)? {
-        number += 1;
-        let followed = match line {
-            Line::Whole(line) => chain.follow(line),
-            Line::Torn(_) => Err("it has no end: it was cut, or is being written".to_owned()),
-            Line::TooLong => Err(format!("it is longer than {MAX_LINE} octets")),
-        };
-        let record = followed.map_err(|what| AuditError::Broken {
-            path: path.display().to_string(),
-            line: number,
-            what,
-        })?;
-        each(Entry {
-            seq: record.seq,
-            time: record.time,
-            event: record.event,
-        });
     }
-    Ok(Verified {
-        records: chain.seq,
-        head: chain.head,
-    })
+}
+
+fn broken(path: &Path, line: u64, what: String) -> AuditError {
+    AuditError::Broken {
+        path: path.display().to_string(),
+        line,
+        what,
+    }
 }
 
 /// A piece of a log.

@@ -1,8 +1,8 @@
 //! The thread that appends. Records that wait together are written and flushed together; each is
 //! answered after the flush.
 //!
-//! [`Writer::append`] is the one place that writes the file: rotation, when it comes, is a check
-//! at its start that hands the chain over to a new file.
+//! [`Writer::append`] is the one place that writes the file. At its start a full file makes room for
+//! a new one, unless a change is under way: so its intent and its outcome are in one file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -12,8 +12,9 @@ use std::sync::mpsc::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::record::{Chain, OpenIntents, bounded};
+use super::rotation::{self, Full, Rotation};
 use super::tail;
-use super::{AuditError, Event, Origin, Phase};
+use super::{AuditError, Event};
 use crate::store::files::{self, FileIdentity};
 
 /// How many records share a flush at most.
@@ -42,13 +43,20 @@ pub(super) struct Writer {
     length: u64,
     chain: Chain,
     open: OpenIntents,
+    rotation: Rotation,
+    /// How long the file may become before it is tried again to go on in a new one.
+    not_before: u64,
     /// The file may have something after `length`, from a write that failed.
     dirty: bool,
 }
 
 impl Writer {
     /// Open or create the log at `path`, cut off a torn last line, and give the open intents.
-    pub(super) fn open(path: &Path, now_ms: i64) -> Result<(Self, Vec<Event>), AuditError> {
+    pub(super) fn open(
+        path: &Path,
+        rotation: Rotation,
+        now_ms: i64,
+    ) -> Result<(Self, Vec<Event>), AuditError> {
         let failed = |doing: &'static str| {
             move |source| AuditError::Io {
                 path: path.display().to_string(),
@@ -67,7 +75,7 @@ impl Writer {
             .map_err(failed("locked (is another broker using it?)"))?;
         let identity = FileIdentity::of(path).map_err(failed("looked at"))?;
         let length = file.metadata().map_err(failed("looked at"))?.len();
-        let end = tail::find(path, &mut file, length)?;
+        let end = tail::find(path, &mut file, length, &before(path)?)?;
         let mut writer = Self {
             path: path.to_owned(),
             file,
@@ -75,6 +83,8 @@ impl Writer {
             length: end.whole,
             chain: end.chain,
             open: end.open,
+            rotation,
+            not_before: 0,
             dirty: end.torn > 0,
         };
         if end.torn > 0 {
@@ -128,9 +138,10 @@ impl Writer {
     }
 
     /// Write and flush the events, all or none.
-    fn append(&mut self, events: Vec<(i64, Event)>) -> Result<(), AuditError> {
+    fn append(&mut self, mut events: Vec<(i64, Event)>) -> Result<(), AuditError> {
         self.check_file()?;
         self.cut_back()?;
+        let old = self.make_room(&mut events);
         let mut chain = self.chain.clone();
         let mut open = self.open.clone();
         let mut lines = Vec::new();
@@ -157,7 +168,49 @@ impl Writer {
         self.length += lines.len() as u64;
         self.chain = chain;
         self.open = open;
+        // Only when a record says so.
+        rotation::remove(&old);
         Ok(())
+    }
+
+    /// Go on in a new file, if this one is full. What is to be recorded of that goes before the
+    /// events; gives the old files that are to be removed when it is. If it fails, the file that is
+    /// there serves on.
+    fn make_room(&mut self, events: &mut Vec<(i64, Event)>) -> Vec<Full> {
+        let Some(most) = self.rotation.max_octets else {
+            return Vec::new();
+        };
+        let now_ms = events.first().map_or(0, |(now_ms, _)| *now_ms);
+        let full = self.length >= most.max(self.not_before) && self.length > 0;
+        if !full || self.open.oldest() != 0 {
+            return Vec::new();
+        }
+        let last = self.chain.seq;
+        let renewed = rotation::renew(&self.path, last)
+            .and_then(|file| Ok((file, FileIdentity::of(&self.path)?)));
+        match renewed {
+            Ok((file, identity)) => {
+                (self.file, self.identity, self.length) = (file, identity, 0);
+                self.not_before = 0;
+            }
+            Err(error) => {
+                tracing::error!(
+                    path = %self.path.display(),
+                    %error,
+                    "the audit log is full and cannot go on in a new file; it goes on in the old one"
+                );
+                self.not_before = self.length.saturating_add(most / 16).saturating_add(1);
+                return Vec::new();
+            }
+        }
+        let old = rotation::too_many(&self.path, self.rotation.keep).unwrap_or_else(|error| {
+            tracing::error!(path = %self.path.display(), %error, "old files of the audit log cannot be found");
+            Vec::new()
+        });
+        let forgotten = old.last().map(|full| rotation::forgotten(full.last));
+        let of_itself = std::iter::once(rotation::renewed(last)).chain(forgotten);
+        events.splice(0..0, of_itself.map(|event| (now_ms, event)));
+        old
     }
 
     /// Remove what a failed write left after the last whole record.
@@ -195,26 +248,38 @@ impl Writer {
     }
 }
 
+/// What the first line of the file at `path` must follow: the last of the newest full file. Older
+/// files may have been moved away; without any, nothing is known.
+fn before(path: &Path) -> Result<Chain, AuditError> {
+    let unreadable = |path: &Path| {
+        let path = path.display().to_string();
+        move |source| AuditError::Io {
+            path,
+            doing: "read",
+            source,
+        }
+    };
+    let full = rotation::full_files(path).map_err(unreadable(path))?;
+    let Some(Full { last, path: newest }) = full.last() else {
+        return Ok(Chain::anywhere());
+    };
+    let mut file = File::open(newest).map_err(unreadable(newest))?;
+    let length = file.metadata().map_err(unreadable(newest))?.len();
+    let end = tail::find(newest, &mut file, length, &Chain::anywhere())?;
+    match end.torn == 0 && end.chain.seq == *last {
+        true => Ok(end.chain),
+        false => Err(AuditError::Broken {
+            path: newest.display().to_string(),
+            line: 1,
+            what: format!("it does not end with record {last}, as its name says"),
+        }),
+    }
+}
+
 /// What is recorded after a torn line was removed.
 fn cut_off(octets: u64) -> Event {
-    Event {
-        phase: Phase::Done,
-        origin: Origin {
-            principal: "system".to_owned(),
-            door: "system".to_owned(),
-            address: None,
-            request_id: String::new(),
-        },
-        action: "RepairAuditLog".to_owned(),
-        instance: None,
-        subject: String::new(),
-        before: None,
-        after: None,
-        code: None,
-        detail: Some(format!(
-            "the last line was incomplete, {octets} octets; it was cut off at start"
-        )),
-    }
+    let detail = format!("the last line was incomplete, {octets} octets; it was cut off at start");
+    rotation::system("RepairAuditLog", String::new(), detail)
 }
 
 /// The error once more, for the next caller it concerns.

@@ -121,8 +121,16 @@ fn row(entry: &Entry) -> Vec<String> {
 
 fn verify(arguments: &VerifyArgs) -> Result<ExitCode, CliError> {
     let verified = audit::verify(&arguments.file)?;
+    let in_files = match verified.files {
+        1 => String::new(),
+        files => format!(" in {files} files"),
+    };
+    let older = match verified.first {
+        1 => String::new(),
+        first => format!(" from {first} on (older ones were removed, as a record says)"),
+    };
     println!(
-        "{}: the chain of {} records holds; head {}",
+        "{}: the chain of {} records{in_files}{older} holds; head {}",
         arguments.file.display(),
         verified.records,
         verified.head

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::router::RequestLimits;
 use crate::admin::server::ConnectionLimits;
 use crate::admin::service::ServiceSettings;
+use crate::audit::Rotation;
 use crate::control::ControlSettings;
 use crate::mqtt::bus::BusSettings;
 use crate::mqtt::settings::{Limits, PerAddress};
@@ -217,11 +218,13 @@ pub struct Store {
 }
 
 /// `[audit]`
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct Audit {
     pub path: Option<PathBuf>,
+    pub max_bytes: u64,
+    pub keep_files: usize,
 }
 
 /// `[log]`
@@ -267,6 +270,17 @@ impl Default for Instance {
             persistence: "off".to_owned(),
             access_default: None,
             access: Vec::new(),
+        }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        let rotation = Rotation::default();
+        Self {
+            path: None,
+            max_bytes: rotation.max_octets.unwrap_or(0),
+            keep_files: rotation.keep.unwrap_or(0),
         }
     }
 }

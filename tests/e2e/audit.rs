@@ -169,3 +169,62 @@ fn listing_shows_who_did_what_and_stops_where_the_chain_breaks() {
         broken.stderr
     );
 }
+
+#[test]
+fn full_log_is_followed_through_its_files_by_verify_and_list() {
+    let settings = "[audit]\nmax_bytes = 65536\nkeep_files = 2";
+    let broker = Broker::start_with_lines(|_| settings.to_owned());
+    let api = broker.api();
+    let sn = api.sn_of("ca-a");
+    let full = || {
+        let files = fs::read_dir(broker.data()).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut full: Vec<_> = names
+            .filter(|name| name.starts_with("audit.log.0"))
+            .collect();
+        full.sort();
+        full
+    };
+    let mut first = Vec::new();
+    while first.is_empty() || full().contains(&first[0]) {
+        api.inactivate(&sn);
+        api.activate(&sn);
+        if first.is_empty() {
+            first = full();
+        }
+    }
+    assert_eq!(full().len(), 2);
+    let verified = broker.verify_audit();
+    assert_eq!(verified.code, 0, "{}", verified.stderr);
+    assert!(
+        verified.stdout.contains("in 3 files"),
+        "{}",
+        verified.stdout
+    );
+    assert!(
+        verified.stdout.contains("older ones were removed"),
+        "{}",
+        verified.stdout
+    );
+    let list = |last: &str| {
+        let mut command = program();
+        command.args(["audit", "list", "--json", "--last", last]);
+        let finished = Process::spawn(command.arg(broker.audit_file())).finish();
+        assert_eq!(finished.code, 0, "{}", finished.stderr);
+        serde_json::from_str::<Vec<Value>>(&finished.stdout).unwrap()
+    };
+    let in_the_newest = fs::read_to_string(broker.audit_file())
+        .unwrap()
+        .lines()
+        .count();
+    assert!(list("0").len() > in_the_newest);
+
+    fs::remove_file(broker.data().join(&full()[1])).unwrap();
+    let verified = broker.verify_audit();
+    assert_ne!(verified.code, 0);
+    assert!(
+        verified.stderr.contains("records were removed"),
+        "{}",
+        verified.stderr
+    );
+}

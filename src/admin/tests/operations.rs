@@ -1,7 +1,7 @@
 //! The operations over a real registry, store and audit log.
 
 use super::*;
-use crate::audit::AuditLog;
+use crate::audit::{AuditLog, Rotation};
 use crate::ca::topology::SameKey;
 use crate::cli::ca::CaCommand;
 use crate::cli::client::ClientError;
@@ -23,7 +23,7 @@ impl World {
     pub(super) fn new(admin_ca: Option<&TestCa>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&data.path().join("db").join("registry.sqlite")).unwrap();
-        let audit = AuditLog::open(&data.path().join("audit.log"), 0).unwrap();
+        let audit = AuditLog::open(&data.path().join("audit.log"), Rotation::default(), 0).unwrap();
         let parts = ControlParts {
             store: Arc::new(store),
             audit,

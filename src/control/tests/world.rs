@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::Notify;
 
 use super::INSTANCE;
-use crate::audit::AuditLog;
+use crate::audit::{AuditLog, Rotation};
 use crate::ca::certificate::to_pem;
 use crate::ca::error::Refusal;
 use crate::ca::id::{CaId, CrlDigest, RequestId};
@@ -263,7 +263,7 @@ pub(super) fn parts(
     let clock = Arc::clone(time);
     ControlParts {
         store: Arc::clone(store) as Arc<dyn Store>,
-        audit: AuditLog::open(&audit, 0).unwrap(),
+        audit: AuditLog::open(&audit, Rotation::default(), 0).unwrap(),
         instances: vec![InstanceSettings {
             id: INSTANCE.parse().unwrap(),
             account: "owner".parse().unwrap(),
