@@ -2,13 +2,16 @@
 
 pub mod api;
 pub mod broker;
+pub mod clients;
 pub mod configured;
 pub mod fleet;
 pub mod mosquitto;
 pub mod mqtt;
+pub mod mqtt_js;
 pub mod paho;
 pub mod pki;
 pub mod process;
+pub mod rumqttc;
 pub mod sdk;
 pub mod tls;
 pub mod websocket;

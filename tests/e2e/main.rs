@@ -40,6 +40,8 @@ mod life_cycle;
 mod lockout;
 mod mqtt_basics;
 mod mqtt_conformance;
+mod mqtt_conformance_js;
+mod mqtt_conformance_rumqttc;
 mod mqtt_sessions;
 mod ordering;
 mod persistence;

@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::Broker;
+use crate::harness::clients::payloads;
 use crate::harness::mosquitto::{BOTH, Protocol};
 use crate::harness::paho::Paho;
 
@@ -12,13 +13,6 @@ fn clients() -> (Broker, Paho) {
     let broker = Broker::start();
     let paho = Paho::start(&broker, "device-a1");
     (broker, paho)
-}
-
-fn payloads(messages: &[Value]) -> Vec<&str> {
-    messages
-        .iter()
-        .map(|message| message["payload"].as_str().unwrap())
-        .collect()
 }
 
 #[test]

@@ -157,6 +157,11 @@ impl TlsClient {
         self
     }
 
+    /// What it brings along, for clients of another make.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.config.clone()
+    }
+
     fn open(&self) -> TlsStream {
         let mut socket = match self.source {
             Some(source) => connect_from(source, self.address),
