@@ -38,6 +38,7 @@ mod in_flight;
 mod instances;
 mod life_cycle;
 mod lockout;
+mod many_topics;
 mod mqtt_basics;
 mod mqtt_conformance;
 mod mqtt_conformance_js;

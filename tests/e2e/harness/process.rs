@@ -71,6 +71,14 @@ impl Process {
         self.child.id()
     }
 
+    /// The octets of memory it has now, as the kernel counts them.
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.split_whitespace().next());
+        kibibytes.unwrap().parse::<usize>().unwrap() << 10
+    }
+
     /// The first line of standard output for which `pick` gives something, as soon as there is one.
     pub fn wait_stdout<T>(&self, what: &str, pick: impl Fn(&str) -> Option<T>) -> T {
         self.wait_output(what, |text| text.stdout.iter().find_map(|line| pick(line)))

@@ -139,6 +139,7 @@ macro_rules! client {
                 self.ended();
             }
 
+            #[allow(clippy::result_large_err, reason = "it is the library's")]
             fn next(&mut self) -> Result<$packet, $error> {
                 loop {
                     let event = self.connection.recv_timeout(DEADLINE).expect("in time")?;
