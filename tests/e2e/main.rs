@@ -60,6 +60,7 @@ mod sessions_api;
 mod sessions_cli;
 mod signatures;
 mod silence;
+mod soak;
 mod startup;
 mod sys;
 mod sys_figures;
