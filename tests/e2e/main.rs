@@ -68,3 +68,4 @@ mod tampering;
 mod throttling;
 mod unfit;
 mod websocket;
+mod wrong_packets;
