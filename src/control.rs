@@ -19,6 +19,7 @@ pub mod keys;
 mod ledger;
 pub mod lockout;
 pub mod observe;
+pub mod pace;
 pub mod policy;
 mod register_code;
 pub mod seal;
@@ -54,6 +55,7 @@ pub use self::grant::{Grant, Need};
 use self::keys::KeySettings;
 use self::ledger::Ledger;
 use self::observe::Observer;
+use self::pace::Paces;
 use self::seal::EncryptionKey;
 use self::sessions::Sessions;
 pub use self::view::{
@@ -167,6 +169,8 @@ struct Inner {
     seen: mpsc::Sender<VerifiedPeer>,
     /// Held while a list of revoked certificates is read, so that only one takes the memory.
     reading: Semaphore,
+    /// The connections that end over a time.
+    paces: Paces,
     tasks: TaskTracker,
     closing: CancellationToken,
 }

@@ -7,6 +7,7 @@ mod sessions;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -17,6 +18,7 @@ use crate::admin::params::Params;
 use crate::admin::types;
 use crate::ca::lifecycle::Status;
 use crate::control::lockout::Lockouts;
+use crate::control::pace::{MOST_TIME, Pace};
 use crate::control::{Caller, Control, ControlError, Door, PageRequest};
 
 /// What an operation answers with: the body without its request id.
@@ -88,9 +90,9 @@ pub async fn execute(
             types::changed_ca(&changed.await?)
         }
         Action::InactivateCaCertificate => {
-            let (off, lockouts) = (Status::Inactive, lockouts(params)?);
-            let changed = control.switch_ca(caller, instance, sn()?, off, lockouts);
-            types::changed_ca(&changed.await?)
+            let (off, lockouts, pace) = (Status::Inactive, lockouts(params)?, pace(params)?);
+            let changed = control.switch_ca(caller, instance, sn()?, off, lockouts, pace);
+            types::inactivated_ca(&changed.await?, pace)
         }
         Action::DeleteCaCertificate => {
             let changed = control.remove_ca(caller, instance, sn()?, lockouts(params)?);
@@ -157,6 +159,17 @@ pub(super) fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, Ap
         .get(name)
         .filter(|value| !value.is_empty())
         .ok_or_else(|| field(format!("{name} is missing.")))
+}
+
+/// `EndConnectionsOverSeconds`, which is ours: how the connections of the CA end.
+fn pace(params: &Params) -> Result<Pace, ApiError> {
+    let name = "EndConnectionsOverSeconds";
+    if params.get(name).is_none() {
+        return Ok(Pace::AtOnce);
+    }
+    let most = usize::try_from(MOST_TIME.as_secs()).unwrap_or(usize::MAX);
+    let seconds = u64::try_from(number(params, name, most)?).unwrap_or(u64::MAX);
+    Ok(Pace::Over(Duration::from_secs(seconds)))
 }
 
 /// `Force`, which is ours: whether a change is made that locks administrators out.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::ca::crl::Wanting;
 use crate::ca::id::CertSerial;
 use crate::ca::lifecycle::Status;
+use crate::control::pace::Pace;
 use crate::control::{CaView, Changed, DeviceView, Effective, Page, PageRequest};
 
 /// A CA certificate; every field is a string. The vendor's fields, and after them ours: whether
@@ -139,6 +140,19 @@ pub fn registered_ca(sn: &CertSerial) -> Value {
 /// live connections were ended.
 pub fn changed_ca(changed: &Changed) -> Value {
     json!({ "Sn": changed.sn.to_string(), "ConnectionsEnded": changed.sessions_ended })
+}
+
+/// The answer to an inactivation of a CA: with a pace, the connections are ending.
+pub fn inactivated_ca(changed: &Changed, pace: Pace) -> Value {
+    match pace {
+        Pace::AtOnce => changed_ca(changed),
+        Pace::Over(time) => json!({
+            "Sn": changed.sn.to_string(),
+            "ConnectionsEnded": 0,
+            "ConnectionsEnding": changed.sessions_ended,
+            "EndConnectionsOverSeconds": time.as_secs(),
+        }),
+    }
 }
 
 /// The answer to a change of a device, likewise.

@@ -1,6 +1,7 @@
 //! `portcullis ca`
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ pub enum CaCommand {
     /// Get a register code, for when the CA's key is on another host.
     RegisterCode,
     /// Switch a CA off: its devices are cut off and refused.
-    Inactivate(ChangeArgs),
+    Inactivate(InactivateArgs),
     /// Switch a CA on: its devices are let in again.
     Activate(Which),
     /// Delete a CA and the device certificates recorded under it.
@@ -43,6 +44,17 @@ pub struct ChangeArgs {
     /// Also if that locks administrators out.
     #[arg(long)]
     force: bool,
+}
+
+/// Arguments of `portcullis ca inactivate`.
+#[derive(Debug, Args)]
+pub struct InactivateArgs {
+    #[command(flatten)]
+    change: ChangeArgs,
+    /// End the live connections over this time, such as 90s, 10m or 1h, instead of at once. Nobody
+    /// new gets in meanwhile. Run the command again without it to end the rest at once.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    over: Option<Duration>,
 }
 
 /// One CA.
@@ -204,17 +216,29 @@ fn register_code(connection: &Connection) -> Result<(), ClientError> {
     Ok(())
 }
 
-fn inactivate(connection: &Connection, arguments: &ChangeArgs) -> Result<(), ClientError> {
+fn inactivate(connection: &Connection, arguments: &InactivateArgs) -> Result<(), ClientError> {
+    let InactivateArgs {
+        change: arguments,
+        over,
+    } = arguments;
+    let over = over.map(|time| time.as_secs().max(1).to_string());
     let (ca, sn) = find(connection, &arguments.which.ca)?;
     let name = field(&ca, "CaName");
     if arguments.settle(connection, &ca, Change::Inactivate)? == Settled::ShownOnly {
         return Ok(());
     }
-    let fields = arguments.fields(&sn);
+    let mut fields = arguments.fields(&sn);
+    fields.extend(
+        over.as_deref()
+            .map(|over| ("EndConnectionsOverSeconds", over)),
+    );
     let answer = connection.call(Action::InactivateCaCertificate, &fields)?;
     show::result(connection, &answer, || {
         let what = match field(&ca, "Status").as_str() {
-            "0" => "was inactive before; nothing changed.".to_owned(),
+            "0" if over.is_none() => match answer.get("ConnectionsEnded").and_then(Value::as_u64) {
+                None | Some(0) => "was inactive before; nothing changed.".to_owned(),
+                Some(_) => format!("was inactive before. {}.", show::ended(&answer)),
+            },
             _ => format!(
                 "is inactive: its devices are refused. {}.",
                 show::ended(&answer)

@@ -1,5 +1,7 @@
 //! Results on the screen, and questions before something is cut off.
 
+use std::time::Duration;
+
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -79,6 +81,12 @@ pub(super) fn status(value: &Value) -> String {
 
 /// How many live connections a change ended, in words.
 pub(super) fn ended(answer: &Value) -> String {
+    let number = |name| answer.get(name).and_then(Value::as_u64);
+    let over = number("EndConnectionsOverSeconds");
+    if let (Some(count), Some(over)) = (number("ConnectionsEnding"), over) {
+        let time = humantime::format_duration(Duration::from_secs(over));
+        return format!("{count} live connections end one after the other, the last in {time}");
+    }
     match answer.get("ConnectionsEnded").and_then(Value::as_u64) {
         None => "Its devices were cut off".to_owned(),
         Some(1) => "1 live connection was ended".to_owned(),

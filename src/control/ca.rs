@@ -10,6 +10,7 @@ use crate::ca::registry::{Effects, Purpose};
 use crate::control::change::Toward;
 use crate::control::ledger::{Ca, device_key};
 use crate::control::lockout::Lockouts;
+use crate::control::pace::Pace;
 use crate::control::{
     Answer, CaRefusal, CaView, Caller, Changed, Control, ControlError, Door, Inner, Instance, Need,
     Page, PageRequest, Record,
@@ -182,11 +183,13 @@ impl Control {
         sn: &str,
         status: Status,
     ) -> Answer<Changed> {
-        self.switch_ca(caller, instance, sn, status, Lockouts::Refuse)
+        self.switch_ca(caller, instance, sn, status, Lockouts::Refuse, Pace::AtOnce)
             .await
     }
 
-    /// The same; `lockouts` says what is done if administrators would be locked out.
+    /// The same; `lockouts` says what is done if administrators would be locked out, and `pace` how
+    /// the connections of an inactivated CA end. With a time, [`Changed::sessions_ended`] is how many
+    /// are ending.
     ///
     /// # Errors
     /// As [`set_ca_status`](Self::set_ca_status).
@@ -197,6 +200,7 @@ impl Control {
         sn: &str,
         status: Status,
         lockouts: Lockouts,
+        pace: Pace,
     ) -> Answer<Changed> {
         let (inner, caller) = (Arc::clone(&self.0), caller.clone());
         let (instance, sn) = (instance.to_owned(), sn.to_owned());
@@ -221,7 +225,10 @@ impl Control {
                 subject: format!("ca:{}", shown(&sn)),
                 before: None,
                 after: Some(word(status)),
-                note: None,
+                note: match pace {
+                    Pace::AtOnce => None,
+                    Pace::Over(time) => Some(format!("connections end over {} s", time.as_secs())),
+                },
             };
             let plan = inner.authorize(&caller, &instance, need).and_then(|at| {
                 let ca = inner.find_ca(at, &sn)?;
@@ -245,11 +252,17 @@ impl Control {
                 Vec::new()
             };
             let registry = Arc::clone(&at.registry);
+            let publish = |inner: &Inner| {
+                inner.paces.end(&at.id, id);
+                inner.ledger_mut().set_ca_status(id, status);
+                registry.set_status(id, status)
+            };
+            let end = |inner_ref: &Inner, effects| match (pace, status) {
+                (Pace::Over(time), Status::Inactive) => inner.end_over(&at.id, id, effects, time),
+                (Pace::AtOnce, _) | (_, Status::Active) => inner_ref.end_denied(at, &effects),
+            };
             let sessions_ended = inner
-                .carry_out(&mut turn, &record, at, toward, changes, |inner| {
-                    inner.ledger_mut().set_ca_status(id, status);
-                    registry.set_status(id, status)
-                })
+                .carry_out_ending(&mut turn, &record, at, toward, changes, publish, end)
                 .await?;
             Ok(Changed {
                 sn,

@@ -43,6 +43,29 @@ impl Inner {
         changes: Vec<Change>,
         publish: impl FnOnce(&Self) -> Effects,
     ) -> Answer<usize> {
+        let end = |inner: &Self, effects: Effects| inner.end_denied(instance, &effects);
+        self.carry_out_ending(turn, record, instance, toward, changes, publish, end)
+            .await
+    }
+
+    /// The same; `end` sees to the live connections. Gives what it gives.
+    ///
+    /// # Errors
+    /// As [`carry_out`](Self::carry_out).
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts of a change, each once"
+    )]
+    pub(crate) async fn carry_out_ending(
+        &self,
+        turn: &mut Turn,
+        record: &Record<'_>,
+        instance: &Instance,
+        toward: Toward,
+        changes: Vec<Change>,
+        publish: impl FnOnce(&Self) -> Effects,
+        end: impl FnOnce(&Self, Effects) -> usize,
+    ) -> Answer<usize> {
         let in_memory = |inner: &Self| {
             let effects = publish(inner);
             if toward == Toward::Deny {
@@ -51,14 +74,7 @@ impl Inner {
             effects
         };
         let result = self
-            .carry_out_steps(
-                turn,
-                record,
-                toward,
-                changes,
-                in_memory,
-                |inner, effects| inner.end_denied(instance, &effects),
-            )
+            .carry_out_steps(turn, record, toward, changes, in_memory, end)
             .await;
         self.tell(instance, record, &result);
         result

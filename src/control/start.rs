@@ -97,6 +97,7 @@ impl Control {
             followed: AtomicBool::new(true),
             seen,
             reading: Semaphore::new(1),
+            paces: Default::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });

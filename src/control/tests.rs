@@ -7,6 +7,7 @@ mod keys;
 mod lockout;
 mod observe;
 mod other_hand;
+mod pace;
 mod permissions;
 mod registering;
 mod sessions;

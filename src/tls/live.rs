@@ -214,6 +214,26 @@ impl LivePeers {
         cut_all(found.into_values(), registry, now)
     }
 
+    /// The peers that [`cut_over`](Self::cut_over) would tell, in the order in which they came.
+    pub(crate) fn unwelcome_over(
+        &self,
+        keys: &[CaKeyId],
+        registry: &Registry,
+        now: i64,
+    ) -> Unwelcome {
+        let mut found: Vec<_> = self
+            .over(keys)
+            .into_values()
+            .filter(|entry| entry.is_welcome())
+            .filter_map(|entry| {
+                let why = registry.objection(entry.peer.admitted(), now)?;
+                Some((entry, why))
+            })
+            .collect();
+        found.sort_unstable_by_key(|(entry, _)| entry.number);
+        Unwelcome(found)
+    }
+
     /// The same for the connections of one device certificate.
     pub fn cut_device(&self, device: &DeviceKey, registry: &Registry, now: i64) -> usize {
         let entries: Vec<_> = self
@@ -251,6 +271,25 @@ impl LivePeers {
             }
         }
         found
+    }
+}
+
+/// Peers whose trust has ended and who have not been told, with the reason.
+pub(crate) struct Unwelcome(Vec<(Arc<Entry>, Refusal)>);
+
+impl Unwelcome {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Tell the first so many of them. Gives how many were not told before.
+    pub(crate) fn end_first(&self, count: usize) -> usize {
+        let first = self.0.iter().take(count);
+        first.filter(|(entry, why)| entry.tell(why.clone())).count()
     }
 }
 

@@ -45,6 +45,7 @@ mod mqtt_conformance_js;
 mod mqtt_conformance_rumqttc;
 mod mqtt_sessions;
 mod ordering;
+mod pace;
 mod persistence;
 mod proxies;
 mod registering;

@@ -6,6 +6,7 @@ use crate::ca::lifecycle::Status;
 use crate::ca::topology::SameKey;
 use crate::control::impact::Intended;
 use crate::control::lockout::{LockedOut, Lockouts};
+use crate::control::pace::Pace;
 use crate::control::{Answer, Caller, Control, ControlError, Door, Principal};
 use crate::testing::{TestCa, ca_params};
 
@@ -53,7 +54,9 @@ fn all(ca_sns: &[&str]) -> Option<LockedOut> {
 impl World {
     async fn switch_off(&self, caller: &Caller, sn: &str, lockouts: Lockouts) -> Option<LockedOut> {
         let off = Status::Inactive;
-        let switched = self.control.switch_ca(caller, INSTANCE, sn, off, lockouts);
+        let switched = self
+            .control
+            .switch_ca(caller, INSTANCE, sn, off, lockouts, Pace::AtOnce);
         locked_out(switched.await)
     }
 
