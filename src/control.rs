@@ -15,6 +15,7 @@ pub mod error;
 pub mod explain;
 pub mod grant;
 pub mod impact;
+mod jumps;
 pub mod keys;
 mod ledger;
 pub mod lockout;

@@ -3,17 +3,28 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::ca::id::{CaId, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::{Effects, Purpose};
 use crate::control::Inner;
 use crate::control::change::{Toward, Turn};
+use crate::control::jumps::Clocks;
 use crate::control::keys::KeyFault;
 use crate::control::ledger::{KeptCrl, Ledger, device_key};
 use crate::control::start::read;
 use crate::store::{AccessKeyRecord, CaRecord, DeviceRecord, Snapshot};
+
+/// The clock was set while the broker ran.
+fn tell_of_jump(jump_ms: i64) {
+    let direction = if jump_ms > 0 { "forward" } else { "back" };
+    metrics::counter!("portcullis_clock_jumps_total", "direction" => direction).increment(1);
+    tracing::warn!(
+        jump_ms,
+        "the clock was set {direction}: dates of certificates, CRLs and calls are measured by the new time"
+    );
+}
 
 impl Inner {
     /// Take over what an operator changed in the database file, so that a hand edit is no hole.
@@ -66,14 +77,18 @@ impl Inner {
     }
 
     /// End the connections over a certificate that expires while they live. The wall clock is
-    /// asked every second, since it may be set.
+    /// asked every second, since it may be set; that is told, too.
     pub(crate) async fn follow_the_clock(self: Arc<Self>) {
         let mut every = tokio::time::interval(Duration::from_secs(1));
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut clocks = Clocks::new(self.now_ms(), Instant::now());
         loop {
             tokio::select! {
                 _ = every.tick() => {}
                 () = self.closing.cancelled() => return,
+            }
+            if let Some(jump_ms) = clocks.jump(self.now_ms(), Instant::now()) {
+                tell_of_jump(jump_ms);
             }
             let now = self.now();
             self.follow_crls(now);

@@ -43,6 +43,7 @@ families! {
     describe_counter "portcullis_handshakes_total" "TLS handshakes by outcome: accepted, timeout, tls, no_server_name or unknown_server_name if no instance is for the client, or the reason for which a certificate was refused.";
     describe_histogram "portcullis_handshake_seconds" "Time from the start of a TLS handshake to its outcome.";
     describe_counter "portcullis_devices_unrecorded_total" "Device certificates that were let in but not recorded at once, because too many new ones came at a time; they are recorded at a later connection.";
+    describe_counter "portcullis_clock_jumps_total" "Times that the wall clock was set while the broker ran, by direction: forward or back.";
     describe_counter "portcullis_crl_imports_total" "Attempts to import a CRL, by outcome: imported, unchanged, refused, or failed if something here did not work.";
     describe_gauge "portcullis_crls" "CRLs that are in force, parts of CRLs counted each.";
     describe_gauge "portcullis_crl_entries" "Entries of all CRLs that are in force.";
