@@ -13,6 +13,7 @@ pub mod key;
 mod lookup;
 pub mod pki;
 mod proof;
+pub mod schedule;
 pub mod serve;
 pub mod session;
 mod show;
@@ -63,6 +64,14 @@ enum Command {
         connection: client::ConnectionArgs,
         #[command(subcommand)]
         command: crl::CrlCommand,
+    },
+    /// See and cancel changes that are to be made at a time.
+    #[command(after_help = client::EXIT_CODES)]
+    Schedule {
+        #[command(flatten)]
+        connection: client::ConnectionArgs,
+        #[command(subcommand)]
+        command: schedule::ScheduleCommand,
     },
     /// Look at the device certificates that connected, and switch single ones off and on.
     #[command(after_help = client::EXIT_CODES)]
@@ -177,6 +186,13 @@ impl Cli {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Crl {
+                connection,
+                command,
+            } => {
+                command.run(&connection.open()?)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Schedule {
                 connection,
                 command,
             } => {

@@ -23,6 +23,7 @@ pub mod observe;
 pub mod pace;
 pub mod policy;
 mod register_code;
+pub mod schedule;
 pub mod seal;
 pub mod sessions;
 pub mod start;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::ca::crl::CrlPolicy;
 use crate::ca::id::{
-    AccessKeyId, AccountId, CaId, CaKeyId, CertSerial, CrlDigest, CrlId, InstanceId,
+    AccessKeyId, AccountId, CaId, CaKeyId, CertSerial, CrlDigest, CrlId, InstanceId, ScheduleId,
 };
 use crate::ca::lifecycle::Status;
 use crate::secret::Secret;
@@ -123,6 +123,25 @@ pub struct CrlPolicyRecord {
     pub policy: CrlPolicy,
 }
 
+/// A change of a CA that is to be made at a time, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleRecord {
+    /// Its name.
+    pub id: ScheduleId,
+    /// The CA certificate; another one of the same serial number is not meant.
+    pub ca: CaId,
+    /// The state that it is to have.
+    pub status: Status,
+    /// When, Unix milliseconds.
+    pub at_ms: i64,
+    /// Whether it is made if it locks administrators out.
+    pub force: bool,
+    /// Who asked for it, in the words of the audit log.
+    pub principal: String,
+    /// When it was asked for, Unix milliseconds.
+    pub created_at_ms: i64,
+}
+
 /// The DER of a list. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CrlDer(pub Arc<[u8]>);
@@ -195,6 +214,11 @@ pub enum Change {
     },
     /// Insert the policy, or replace the one of the same instance and issuer.
     PutCrlPolicy(CrlPolicyRecord),
+    /// Insert the schedule, or replace the one with the same id. Its CA must be there; it goes
+    /// with it.
+    PutSchedule(ScheduleRecord),
+    /// Remove the schedule.
+    DeleteSchedule(ScheduleId),
 }
 
 /// All records at one point of the sequence.
@@ -214,6 +238,8 @@ pub struct Snapshot {
     pub crls: Vec<CrlRecord>,
     /// What is demanded of lists, where anything was ever said.
     pub crl_policies: Vec<CrlPolicyRecord>,
+    /// Changes that are to be made; the CA of each is among `cas`.
+    pub schedules: Vec<ScheduleRecord>,
 }
 
 /// Why the store could not do it.

@@ -1,5 +1,6 @@
 //! The operations there are, by the names that the vendor gave them; `ListSessions`,
-//! `ExplainCertificate`, those that begin with `Preview`, and those on CRLs and access keys are ours.
+//! `ExplainCertificate`, those that begin with `Preview`, and those on CRLs, schedules and access keys
+//! are ours.
 
 use crate::control::Door;
 
@@ -80,6 +81,12 @@ actions! {
     PreviewCaCertificateChange;
     /// Say what a change of a device would cut.
     PreviewDeviceCertificateChange;
+    /// Have a CA switched off or on at a time.
+    ScheduleCaCertificateChange;
+    /// List the changes that are to be made.
+    ListSchedules;
+    /// Cancel a change that is to be made.
+    CancelSchedule;
 }
 
 impl Action {
@@ -108,6 +115,7 @@ impl Action {
             | Self::ExplainCertificate
             | Self::PreviewCaCertificateChange
             | Self::PreviewDeviceCertificateChange
+            | Self::ListSchedules
             | Self::ListAccessKeys => true,
             Self::RegisterCaCertificate
             | Self::ActiveCaCertificate
@@ -120,6 +128,8 @@ impl Action {
             | Self::ImportCrl
             | Self::DeleteCrl
             | Self::SetCrlPolicy
+            | Self::ScheduleCaCertificateChange
+            | Self::CancelSchedule
             | Self::CreateAccessKey
             | Self::UpdateAccessKey
             | Self::DeleteAccessKey => false,
@@ -164,6 +174,9 @@ impl Action {
             | Self::ExplainCertificate
             | Self::PreviewCaCertificateChange
             | Self::PreviewDeviceCertificateChange
+            | Self::ScheduleCaCertificateChange
+            | Self::ListSchedules
+            | Self::CancelSchedule
             | Self::ListSessions => Some("MqttInstanceId"),
             Self::CloseConnection
             | Self::QuerySessionByClientId
@@ -200,6 +213,9 @@ impl Action {
             | Self::ImportCrl
             | Self::DeleteCrl
             | Self::SetCrlPolicy
+            // It may plan to let in, or keep a denial from coming.
+            | Self::ScheduleCaCertificateChange
+            | Self::CancelSchedule
             // Not for the network at all.
             | Self::CreateAccessKey
             | Self::UpdateAccessKey
@@ -215,6 +231,7 @@ impl Action {
             | Self::ExplainCertificate
             | Self::PreviewCaCertificateChange
             | Self::PreviewDeviceCertificateChange
+            | Self::ListSchedules
             | Self::InactivateDeviceCertificate
             | Self::GetCaCertificate
             | Self::ListCaCertificate
@@ -281,7 +298,7 @@ mod tests {
 
     #[test]
     fn names_find_their_operations() {
-        assert_eq!(Action::ALL.len(), 29);
+        assert_eq!(Action::ALL.len(), 32);
         for action in Action::ALL {
             assert_eq!(Action::find(action.name()), Some(*action));
             assert!(!is_unsupported(action.name()));

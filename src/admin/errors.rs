@@ -131,6 +131,8 @@ codes! {
     CrlContentError = "CrlContentError", 400, 400, "The CRL is not taken.";
     /// No such list.
     CrlNotFound = "CrlNotFound", 404, 404, "The CRL is not found.";
+    /// There is no such schedule.
+    ScheduleNotFound = "ScheduleNotFound", 404, 404, "The schedule is not found.";
 }
 
 impl Code {
@@ -259,6 +261,7 @@ impl From<ControlError> for ApiError {
                 Self::with_detail(Code::CrlContentError, sentence(&why.to_string()))
             }
             ControlError::CrlNotFound(_) => Code::CrlNotFound.into(),
+            ControlError::ScheduleNotFound(_) => Code::ScheduleNotFound.into(),
             ControlError::KeyNotFound(_) => Self::with_detail(Code::AccessKeyNotFound, sentence(&text)),
             ControlError::KeyIsConfigured(_) => {
                 Self::with_detail(Code::ParameterFieldCheckFailed, sentence(&text))
@@ -358,6 +361,7 @@ mod tests {
             ("RequestTimeout", 408, 408),
             ("CrlContentError", 400, 400),
             ("CrlNotFound", 404, 404),
+            ("ScheduleNotFound", 404, 404),
         ];
         let found: Vec<_> = Code::ALL
             .iter()

@@ -3,6 +3,7 @@
 mod crls;
 mod explain;
 mod impact;
+mod schedules;
 mod sessions;
 
 use std::future::Future;
@@ -151,6 +152,11 @@ pub async fn execute(
         Action::PreviewDeviceCertificateChange => {
             impact::of_device(control, caller, instance, params).await?
         }
+        Action::ScheduleCaCertificateChange => {
+            schedules::schedule(control, caller, instance, params).await?
+        }
+        Action::ListSchedules => schedules::list(control, caller, instance, params).await?,
+        Action::CancelSchedule => schedules::cancel(control, caller, instance, params).await?,
     })
 }
 

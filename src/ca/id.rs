@@ -153,6 +153,50 @@ fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     out
 }
 
+/// The name of a change that is to be made at a time: 16 lower-case hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScheduleId(u64);
+
+impl ScheduleId {
+    /// The id with these octets.
+    pub fn from_bytes(octets: [u8; 8]) -> Self {
+        Self(u64::from_be_bytes(octets))
+    }
+}
+
+impl From<ScheduleId> for u128 {
+    fn from(id: ScheduleId) -> Self {
+        id.0.into()
+    }
+}
+
+impl fmt::Display for ScheduleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for ScheduleId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if text.len() != 16 {
+            return Err(IdError::Length {
+                what: "the id of a schedule",
+                min: 16,
+                max: 16,
+                unit: "characters",
+                got: text.len(),
+            });
+        }
+        let mut octets = [0; 8];
+        hex::decode_to_slice(text, &mut octets).map_err(|_| IdError::Character {
+            what: "the id of a schedule",
+        })?;
+        Ok(Self::from_bytes(octets))
+    }
+}
+
 /// The serial number of a certificate, unique for its issuer only (RFC 5280, 4.1.2.2).
 ///
 /// Kept as a positive number without leading zero octets, so that what an operator types in

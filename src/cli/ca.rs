@@ -1,7 +1,7 @@
 //! `portcullis ca`
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::client::{ClientError, Connection, EXIT_CODES, Proof, read_file, usage};
 use super::impact::{self, Change};
 use super::show::{self, field};
-use super::{lookup, proof};
+use super::{lookup, proof, schedule};
 use crate::admin::action::Action;
 use crate::config::secret::Secret;
 
@@ -28,7 +28,7 @@ pub enum CaCommand {
     /// Switch a CA off: its devices are cut off and refused.
     Inactivate(InactivateArgs),
     /// Switch a CA on: its devices are let in again.
-    Activate(Which),
+    Activate(ActivateArgs),
     /// Delete a CA and the device certificates recorded under it.
     Delete(ChangeArgs),
 }
@@ -53,8 +53,24 @@ pub struct InactivateArgs {
     change: ChangeArgs,
     /// End the live connections over this time, such as 90s, 10m or 1h, instead of at once. Nobody
     /// new gets in meanwhile. Run the command again without it to end the rest at once.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "at")]
     over: Option<Duration>,
+    /// Not now, but at this time: in UTC, such as 2026-11-25T22:00:00Z, or from now, such as 90m.
+    #[arg(long, value_name = "TIME", value_parser = schedule::moment, conflicts_with = "dry_run")]
+    at: Option<SystemTime>,
+    /// Activate it again after this time, such as 2h, unless somebody changes it before.
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    back_after: Option<Duration>,
+}
+
+/// Arguments of `portcullis ca activate`.
+#[derive(Debug, Args)]
+pub struct ActivateArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Not now, but at this time: in UTC, such as 2026-11-25T22:00:00Z, or from now, such as 90m.
+    #[arg(long, value_name = "TIME", value_parser = schedule::moment)]
+    at: Option<SystemTime>,
 }
 
 /// One CA.
@@ -97,7 +113,7 @@ impl CaCommand {
             Self::Register(arguments) => register(connection, &arguments),
             Self::RegisterCode => register_code(connection),
             Self::Inactivate(arguments) => inactivate(connection, &arguments),
-            Self::Activate(which) => activate(connection, &which.ca),
+            Self::Activate(arguments) => activate(connection, &arguments),
             Self::Delete(arguments) => delete(connection, &arguments),
         }
     }
@@ -220,10 +236,15 @@ fn inactivate(connection: &Connection, arguments: &InactivateArgs) -> Result<(),
     let InactivateArgs {
         change: arguments,
         over,
+        at,
+        back_after,
     } = arguments;
     let over = over.map(|time| time.as_secs().max(1).to_string());
     let (ca, sn) = find(connection, &arguments.which.ca)?;
     let name = field(&ca, "CaName");
+    if let Some(at) = at {
+        return inactivate_at(connection, &sn, *at, *back_after, arguments.force);
+    }
     if arguments.settle(connection, &ca, Change::Inactivate)? == Settled::ShownOnly {
         return Ok(());
     }
@@ -247,12 +268,45 @@ fn inactivate(connection: &Connection, arguments: &InactivateArgs) -> Result<(),
         let options = &connection.options;
         format!("CA {name} ({sn}) {what}\nUndo  portcullis ca activate {sn}{options}\n")
     });
+    if let Some(time) = back_after {
+        let until = SystemTime::now() + (*time).min(schedule::FARTHEST);
+        let (planned, text) = schedule::plan(connection, &sn, "Activate", until, false)?;
+        show::result(connection, &planned, || text);
+    }
     Ok(())
 }
 
-fn activate(connection: &Connection, text: &str) -> Result<(), ClientError> {
-    let (ca, sn) = find(connection, text)?;
+/// Plan it, and what ends it.
+fn inactivate_at(
+    connection: &Connection,
+    sn: &str,
+    at: SystemTime,
+    back_after: Option<Duration>,
+    force: bool,
+) -> Result<(), ClientError> {
+    let (planned, text) = schedule::plan(connection, sn, "Inactivate", at, force)?;
+    show::result(connection, &planned, || text);
+    if let Some(time) = back_after {
+        let (planned, text) = schedule::plan(
+            connection,
+            sn,
+            "Activate",
+            at + time.min(schedule::FARTHEST),
+            false,
+        )?;
+        show::result(connection, &planned, || text);
+    }
+    Ok(())
+}
+
+fn activate(connection: &Connection, arguments: &ActivateArgs) -> Result<(), ClientError> {
+    let (ca, sn) = find(connection, &arguments.which.ca)?;
     let name = field(&ca, "CaName");
+    if let Some(at) = arguments.at {
+        let (planned, text) = schedule::plan(connection, &sn, "Activate", at, false)?;
+        show::result(connection, &planned, || text);
+        return Ok(());
+    }
     let answer = connection.call(Action::ActiveCaCertificate, &[("Sn", &sn)])?;
     show::result(connection, &answer, || {
         let what = match field(&ca, "Status").as_str() {

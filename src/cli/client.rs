@@ -411,7 +411,12 @@ impl Connection {
             Some(Code::AccessKeyNotFound) if self.proof() == Proof::Host => {
                 return ClientError::NotFound(message);
             }
-            Some(Code::FindCaBySnError | Code::FindDeviceBySnError | Code::CrlNotFound) => {
+            Some(
+                Code::FindCaBySnError
+                | Code::FindDeviceBySnError
+                | Code::CrlNotFound
+                | Code::ScheduleNotFound,
+            ) => {
                 return ClientError::NotFound(message);
             }
             Some(Code::AccessKeyNotFound) => {

@@ -243,7 +243,9 @@ impl Control {
             let id = ca.record.id;
             // A denial that is owed to the disk is repeated, so that the answer can say it is durable.
             let changed = ca.record.status != status;
-            let changes = if changed {
+            // What is done by hand is not undone by a clock.
+            let undone = inner.ledger().activations_of(id);
+            let mut changes = if changed {
                 vec![Change::PutCa(CaRecord {
                     status,
                     ..ca.record.clone()
@@ -251,10 +253,16 @@ impl Control {
             } else {
                 Vec::new()
             };
+            changes.extend(undone.iter().copied().map(Change::DeleteSchedule));
             let registry = Arc::clone(&at.registry);
             let publish = |inner: &Inner| {
                 inner.paces.end(&at.id, id);
-                inner.ledger_mut().set_ca_status(id, status);
+                let mut ledger = inner.ledger_mut();
+                ledger.set_ca_status(id, status);
+                for schedule in &undone {
+                    ledger.remove_schedule(*schedule);
+                    tracing::info!(%schedule, "a planned activation is cancelled: the CA was changed by hand");
+                }
                 registry.set_status(id, status)
             };
             let end = |inner_ref: &Inner, effects| match (pace, status) {
@@ -358,6 +366,7 @@ impl Control {
                     let mut ledger = inner.ledger_mut();
                     let effects = registry.remove(id);
                     ledger.remove_ca(id);
+                    ledger.remove_schedules_of(id);
                     for (heir, device) in devices {
                         ledger.remove_device(&device);
                         match heir {

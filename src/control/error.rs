@@ -118,6 +118,9 @@ pub enum ControlError {
     /// No such list.
     #[error("no CRL with id {0:?}")]
     CrlNotFound(String),
+    /// No such scheduled change.
+    #[error("no schedule with id {0:?}")]
+    ScheduleNotFound(String),
     /// No such access key.
     #[error("no access key with id {0:?}")]
     KeyNotFound(String),
@@ -163,6 +166,7 @@ impl ControlError {
             ControlError::SnNotUnique(_) => "sn_not_unique",
             ControlError::CrlRefused(_) => "crl_refused",
             ControlError::CrlNotFound(_) => "crl_not_found",
+            ControlError::ScheduleNotFound(_) => "schedule_not_found",
             ControlError::KeyNotFound(_) => "key_not_found",
             ControlError::KeyIsConfigured(_) => "key_is_configured",
             ControlError::TooManyKeys(_) => "too_many_keys",

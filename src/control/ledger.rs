@@ -1,6 +1,7 @@
 //! The records in memory, as the listings show them.
 
 mod crls;
+mod schedules;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -10,10 +11,10 @@ use self::crls::Crls;
 pub(crate) use self::crls::KeptCrl;
 
 use crate::ca::certificate::CaCertificate;
-use crate::ca::id::{AccessKeyId, CaId, CaKeyId, CertSerial, InstanceId};
+use crate::ca::id::{AccessKeyId, CaId, CaKeyId, CertSerial, InstanceId, ScheduleId};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::DeviceKey;
-use crate::store::{AccessKeyRecord, CaRecord, DeviceRecord, RegisterCodeRecord};
+use crate::store::{AccessKeyRecord, CaRecord, DeviceRecord, RegisterCodeRecord, ScheduleRecord};
 
 /// A registered CA: what the store keeps of it, and the certificate as read.
 #[derive(Debug, Clone)]
@@ -37,6 +38,7 @@ pub(crate) struct Ledger {
     codes: HashMap<String, RegisterCodeRecord>,
     keys: HashMap<AccessKeyId, AccessKeyRecord>,
     crls: Crls,
+    schedules: BTreeMap<ScheduleId, ScheduleRecord>,
 }
 
 impl Ledger {

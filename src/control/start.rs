@@ -105,6 +105,8 @@ impl Control {
         inner.load(snapshot, crls)?;
         inner.seal_secrets().await?;
         inner.close_intents(open_intents).await?;
+        // What was due meanwhile, before anybody is served.
+        inner.do_what_is_due().await;
         for task in [
             inner
                 .tasks
@@ -112,6 +114,7 @@ impl Control {
             inner.tasks.spawn(Arc::clone(&inner).pay_what_is_owed()),
             inner.tasks.spawn(Arc::clone(&inner).follow_the_store()),
             inner.tasks.spawn(Arc::clone(&inner).follow_the_clock()),
+            inner.tasks.spawn(Arc::clone(&inner).follow_schedules()),
         ] {
             drop(task);
         }
@@ -159,6 +162,7 @@ impl Inner {
             ledger.put_key(kept);
         }
         ledger.set_crls(crls, snapshot.crl_policies);
+        ledger.set_schedules(snapshot.schedules);
         for (instance, issuer) in ledger.crl_issuers() {
             let at = self
                 .instances

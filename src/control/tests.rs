@@ -10,6 +10,7 @@ mod other_hand;
 mod pace;
 mod permissions;
 mod registering;
+mod schedules;
 mod sessions;
 mod world;
 

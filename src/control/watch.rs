@@ -141,6 +141,7 @@ impl Inner {
             }
         }
         self.take_over_crls(ledger, crls, snapshot.crl_policies);
+        ledger.set_schedules(snapshot.schedules);
         ledger.set_codes(snapshot.register_codes);
         self.take_over_keys(ledger, snapshot.access_keys);
     }

@@ -28,6 +28,10 @@ const MIGRATIONS: &[Migration] = &[
         name: "crl",
         sql: include_str!("migrations/0003_crl.sql"),
     },
+    Migration {
+        name: "schedule",
+        sql: include_str!("migrations/0004_schedule.sql"),
+    },
 ];
 
 /// The newest version this program knows.

@@ -52,6 +52,7 @@ mod registering;
 mod replay;
 mod requests;
 mod resumption;
+mod schedules;
 mod sdk;
 mod sdk_errors;
 mod sdk_refusals;

@@ -45,7 +45,10 @@ impl TestStore {
                     kept.cas.retain(|other| other.id != ca.id);
                     kept.cas.push(ca);
                 }
-                Change::DeleteCa(id) => kept.cas.retain(|ca| ca.id != id),
+                Change::DeleteCa(id) => {
+                    kept.cas.retain(|ca| ca.id != id);
+                    kept.schedules.retain(|schedule| schedule.ca != id);
+                }
                 Change::PutDevice(device) => {
                     kept.devices.retain(|other| {
                         (other.issuer, &other.serial) != (device.issuer, &device.serial)
@@ -77,6 +80,10 @@ impl TestStore {
                     kept.crl_policies
                         .retain(|other| other.issuer != policy.issuer);
                     kept.crl_policies.push(policy);
+                }
+                Change::PutSchedule(schedule) => kept.schedules.push(schedule),
+                Change::DeleteSchedule(id) => {
+                    kept.schedules.retain(|schedule| schedule.id != id);
                 }
             }
         }

@@ -5,6 +5,7 @@
 //! `inactive`.
 
 mod crl;
+mod schedule;
 
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -73,6 +74,9 @@ pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> 
             crl::SELECT_POLICIES,
             crl::read_policy,
         )?,
+        schedules: read_all(connection, "schedule", schedule::SELECT, |fields| {
+            schedule::read(fields, &known)
+        })?,
     })
 }
 
@@ -120,6 +124,13 @@ pub(super) fn apply(connection: &Connection, change: &Change) -> Result<(), Stor
         Change::PutCrl { record, der } => crl::put(connection, record, der),
         Change::DeleteCrl { instance, id } => crl::delete(connection, instance, id),
         Change::PutCrlPolicy(policy) => crl::put_policy(connection, policy),
+        Change::PutSchedule(record) => schedule::put(connection, record),
+        Change::DeleteSchedule(id) => {
+            connection
+                .prepare_cached("DELETE FROM schedule WHERE id = $1")?
+                .execute([id.to_string()])?;
+            Ok(())
+        }
     }
 }
 
@@ -308,11 +319,7 @@ fn read_code(fields: &Fields<'_, '_>) -> Result<RegisterCodeRecord, StoreError> 
         instance: fields.parse(2)?,
         account: fields.parse(3)?,
         expires_at_ms: fields.integer(4)?,
-        used: match fields.integer(5)? {
-            0 => false,
-            1 => true,
-            other => return Err(fields.corrupt(5, format!("is {other}, not 0 or 1"))),
-        },
+        used: fields.flag(5)?,
     })
 }
 
@@ -370,6 +377,14 @@ impl<'r> Fields<'r, '_> {
         match self.row.get_ref(column)? {
             ValueRef::Integer(value) => Ok(value),
             other => Err(self.wrong_type(column, "an integer", &other)),
+        }
+    }
+
+    fn flag(&self, column: usize) -> Result<bool, StoreError> {
+        match self.integer(column)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(self.corrupt(column, format!("is {other}, not 0 or 1"))),
         }
     }
 

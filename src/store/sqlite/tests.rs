@@ -13,12 +13,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::ca::crl::CrlPolicy;
-use crate::ca::id::{AccessKeyId, CaId, CaKeyId, CertSerial, CrlId};
+use crate::ca::id::{AccessKeyId, CaId, CaKeyId, CertSerial, CrlId, ScheduleId};
 use crate::ca::lifecycle::Status;
 use crate::secret::Secret;
 use crate::store::{
     AccessKeyRecord, CaRecord, CrlPolicyRecord, CrlRecord, DeviceRecord, KeptSecret,
-    RegisterCodeRecord,
+    RegisterCodeRecord, ScheduleRecord,
 };
 
 struct Bench {
@@ -168,6 +168,18 @@ fn crl_policy(issuer: u8, policy: CrlPolicy) -> CrlPolicyRecord {
     }
 }
 
+fn schedule(number: u8, ca_number: u8, status: Status) -> ScheduleRecord {
+    ScheduleRecord {
+        id: ScheduleId::from_bytes([number; 8]),
+        ca: ca(ca_number, status).id,
+        status,
+        at_ms: i64::from(number) - 1,
+        force: number.is_multiple_of(2),
+        principal: "host:root".to_owned(),
+        created_at_ms: 3,
+    }
+}
+
 /// What the store must be equivalent to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Model {
@@ -177,6 +189,7 @@ struct Model {
     keys: BTreeMap<AccessKeyId, AccessKeyRecord>,
     crls: BTreeMap<CrlId, CrlRecord>,
     policies: BTreeMap<CaKeyId, CrlPolicyRecord>,
+    schedules: BTreeMap<ScheduleId, ScheduleRecord>,
 }
 
 impl Model {
@@ -191,6 +204,7 @@ impl Model {
                 Change::DeleteCa(id) => {
                     next.cas.remove(&id);
                     next.devices.retain(|_, device| device.ca != id);
+                    next.schedules.retain(|_, schedule| schedule.ca != id);
                 }
                 Change::PutDevice(device) => {
                     if !next.cas.contains_key(&device.ca) {
@@ -222,6 +236,15 @@ impl Model {
                 Change::PutCrlPolicy(record) => {
                     next.policies.insert(record.issuer, record);
                 }
+                Change::PutSchedule(record) => {
+                    if !next.cas.contains_key(&record.ca) {
+                        return None;
+                    }
+                    next.schedules.insert(record.id, record);
+                }
+                Change::DeleteSchedule(id) => {
+                    next.schedules.remove(&id);
+                }
             }
         }
         Some(next)
@@ -251,6 +274,11 @@ impl Model {
                 .iter()
                 .map(|r| (r.issuer, r.clone()))
                 .collect(),
+            schedules: snapshot
+                .schedules
+                .iter()
+                .map(|r| (r.id, r.clone()))
+                .collect(),
         };
         assert_eq!(model.cas.len(), snapshot.cas.len());
         assert_eq!(model.devices.len(), snapshot.devices.len());
@@ -258,6 +286,7 @@ impl Model {
         assert_eq!(model.keys.len(), snapshot.access_keys.len());
         assert_eq!(model.crls.len(), snapshot.crls.len());
         assert_eq!(model.policies.len(), snapshot.crl_policies.len());
+        assert_eq!(model.schedules.len(), snapshot.schedules.len());
         model
     }
 }
@@ -284,6 +313,9 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => (0..3_u8).prop_map(delete_crl),
         1 => (0..2_u8, 0..3_usize)
             .prop_map(|(n, p)| Change::PutCrlPolicy(crl_policy(n, CrlPolicy::ALL[p]))),
+        1 => (0..3_u8, 0..4_u8, any_status())
+            .prop_map(|(n, c, s)| Change::PutSchedule(schedule(n, c, s))),
+        1 => (0..3_u8).prop_map(|n| Change::DeleteSchedule(schedule(n, 0, Status::Active).id)),
     ]
 }
 

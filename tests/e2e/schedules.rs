@@ -1,0 +1,61 @@
+//! Changes that are planned from the command line, and made also after a crash.
+
+use serde_json::Value;
+
+use crate::harness::{Broker, wait_until};
+
+fn done(broker: &Broker, arguments: &[&str]) -> String {
+    let finished = broker.cli(arguments);
+    assert_eq!(finished.code, 0, "{arguments:?}: {}", finished.stderr);
+    finished.stdout
+}
+
+fn planned(broker: &Broker) -> Vec<Value> {
+    let text = done(broker, &["schedule", "list", "--json"]);
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn temporary_cut_ends_by_itself_unless_it_is_made_for_good() {
+    let broker = Broker::start();
+    let device = broker.identity("device-a1");
+    let said = done(
+        &broker,
+        &["ca", "inactivate", "ca-a", "--for", "2s", "--yes"],
+    );
+    assert!(said.contains("Scheduled: activate CA ca-a"), "{said}");
+    assert!(!broker.admits(&device));
+    wait_until("it is active again", || {
+        broker.admits(&device).then_some(())
+    });
+
+    done(
+        &broker,
+        &["ca", "inactivate", "ca-a", "--for", "12h", "--yes"],
+    );
+    assert_eq!(planned(&broker).len(), 1);
+    done(&broker, &["ca", "inactivate", "ca-a", "--yes"]);
+    assert!(planned(&broker).is_empty());
+    assert!(!broker.admits(&device));
+}
+
+#[test]
+fn planned_cut_survives_a_crash_and_can_be_cancelled() {
+    let broker = Broker::start();
+    let said = done(&broker, &["ca", "inactivate", "ca-a", "--at", "3s"]);
+    assert!(said.contains("Scheduled: inactivate CA ca-a"), "{said}");
+    done(&broker, &["ca", "inactivate", "ca-b", "--at", "30days"]);
+    let broker = Broker::restart(broker.kill9());
+    let device = broker.identity("device-a1");
+    wait_until("it is cut", || (!broker.admits(&device)).then_some(()));
+    let left = planned(&broker);
+    assert_eq!(left.len(), 1, "{left:?}");
+    let id = left[0]["ScheduleId"].as_str().unwrap();
+    let said = done(&broker, &["schedule", "cancel", id]);
+    assert!(said.contains("Cancelled: inactivate CA ca-b"), "{said}");
+    let finished = broker.cli(&["schedule", "cancel", id]);
+    assert_eq!(finished.code, 4, "{}", finished.stderr);
+    let finished = broker.cli(&["ca", "inactivate", "ca-b", "--at", "2001-01-01T00:00:00Z"]);
+    assert_eq!(finished.code, 1, "{}", finished.stderr);
+    assert!(finished.stderr.contains("is past"), "{}", finished.stderr);
+}
