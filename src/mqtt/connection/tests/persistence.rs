@@ -4,6 +4,7 @@ mod crashes;
 mod history;
 mod large;
 mod limits;
+mod rounds;
 mod wills;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 use super::harness::*;
 use crate::mqtt::persist::{Keeper, Missed, Restored};
 use crate::mqtt::settings::Settings;
-use crate::store::sessions::SqliteSessions;
+use crate::store::sessions::{SessionStore, SqliteSessions};
 
 /// A broker that keeps its sessions, and the place where it does.
 struct Place {
@@ -39,8 +40,18 @@ impl Place {
     }
 
     async fn start_with(&self, settings: Settings) -> (World, Restored) {
-        let path = self.directory.path().join("sessions-x.db");
-        let store = Arc::new(SqliteSessions::open(&path).unwrap());
+        self.start_on(Arc::new(self.open()), settings).await
+    }
+
+    fn open(&self) -> SqliteSessions {
+        SqliteSessions::open(&self.directory.path().join("sessions-x.db")).unwrap()
+    }
+
+    async fn start_on(
+        &self,
+        store: Arc<dyn SessionStore>,
+        settings: Settings,
+    ) -> (World, Restored) {
         let clock = Arc::clone(&self.clock);
         let now = move || {
             UNIX_EPOCH + Duration::from_millis(clock.load(Ordering::Acquire).try_into().unwrap())
@@ -326,4 +337,7 @@ async fn broker_that_keeps_nothing_forgets() {
     world.until_away("c").await;
     world.shutdown.cancel();
     assert_eq!(world.broker.finish(PATIENCE).await, Missed::default());
+    let world = World::start().await;
+    let (_, connack) = world.connect5(&device("c"), lasting("c")).await;
+    assert!(!connack.session_present);
 }
