@@ -123,3 +123,101 @@ async fn round_that_is_under_way_does_not_bring_back_a_session_that_was_begun_an
     let (_, restored) = place.restart(world).await;
     assert_eq!(restored.sessions, 1);
 }
+
+#[tokio::test]
+async fn what_one_transaction_did_not_take_is_written_before_the_end() {
+    let place = Place::new();
+    let (world, store) = started(&place, &["a", "b"]).await;
+    let mut publisher = world.simple5("p").await;
+    publisher.publish(retained("t", "1")).await;
+    for id in ["a", "b"] {
+        world.until_waiting(id, 1).await;
+    }
+    let mut refused = 0;
+    store.refuse(move |write| {
+        refused += 1;
+        refused <= 2 && matches!(write, Write::Session(_))
+    });
+    let (_, restored) = place.restart(world).await;
+    let told = (restored.sessions, restored.messages, restored.retained);
+    assert_eq!(told, (2, 2, 1));
+}
+
+#[tokio::test]
+async fn what_the_disk_does_not_take_at_the_end_is_said() {
+    let place = Place::new();
+    let (world, store) = started(&place, &["a", "b"]).await;
+    let mut publisher = world.simple5("p").await;
+    publisher.publish(message("t", QoS::AtLeastOnce, "1")).await;
+    for id in ["a", "b"] {
+        world.until_waiting(id, 1).await;
+    }
+    drop(publisher);
+    world.until_all_away().await;
+    store.refuse(|write| matches!(write, Write::Session(_)));
+    let missed = world.broker.finish(PATIENCE).await;
+    assert_eq!((missed.sessions, missed.messages), (2, 2));
+}
+
+#[tokio::test]
+async fn retained_messages_that_cannot_be_written_anew_stay_on_disk() {
+    let place = Place::new();
+    let (world, store) = started(&place, &[]).await;
+    let mut publisher = world.simple5("p").await;
+    for topic in ["a", "b"] {
+        publisher.publish(retained(topic, "1")).await;
+    }
+    world.write().await;
+    // Something failed, so that all is written anew, and the disk does not take all of that.
+    store.failures.fetch_add(1, Ordering::AcqRel);
+    store.refuse(|write| matches!(write, Write::Retained(message, _) if message.topic == "a"));
+    for _ in 0..2 {
+        assert!(world.broker.write_now().await.is_err());
+        assert_eq!(place.crashed().start().await.1.retained, 2);
+    }
+    publisher.publish(retained("b", "")).await;
+    assert!(world.broker.write_now().await.is_err());
+    store.refuse(|_| false);
+    world.write().await;
+    assert_eq!(place.crashed().start().await.1.retained, 1);
+}
+
+#[tokio::test]
+async fn will_that_falls_due_while_the_last_sessions_are_written_goes_out_at_the_next_start() {
+    let place = Place::new();
+    let (world, store) = started(&place, &["a"]).await;
+    let connect = v5::Connect {
+        last_will: Some(v5::LastWill {
+            topic: "t".into(),
+            ..wills::will(100).unwrap()
+        }),
+        ..lasting("b")
+    };
+    let connected = world.connect5(&device("b"), connect).await;
+    world.shutdown.cancel();
+    world.until_all_away().await;
+    drop(connected);
+    store.open.send_replace(false);
+    let meanwhile = async {
+        // The session that waits for the will is written, the one with the will is not.
+        store.until_held_up().await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(200)).await;
+        place.pass(200_000);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::resume();
+        assert_eq!(world.broker.session("a").unwrap().waiting, 0);
+        store.open.send_replace(true);
+    };
+    let (missed, ()) = tokio::join!(world.broker.finish(PATIENCE * 100), meanwhile);
+    assert_eq!(missed, Missed::default());
+    world.until_gone().await;
+    drop(store);
+    let (world, _) = place.start().await;
+    let (mut client, connack) = world.connect5(&device("a"), lasting("a")).await;
+    assert!(connack.session_present);
+    assert_eq!(payloads(&mut client, 1).await, ["gone"]);
+    client.settle().await;
+}
