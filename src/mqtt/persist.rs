@@ -49,7 +49,7 @@ enum Keeping {
     /// All ends with the process.
     #[default]
     Off,
-    On(On),
+    On(Box<On>),
 }
 
 struct On {
@@ -83,7 +83,7 @@ impl Keeper {
     /// Keep everything in this store, and write what has changed so often.
     pub fn on(store: Arc<dyn SessionStore>, clock: Clock, every: Duration) -> Self {
         Self {
-            keeping: Keeping::On(On {
+            keeping: Keeping::On(Box::new(On {
                 store,
                 clock,
                 every,
@@ -93,7 +93,7 @@ impl Keeper {
                 mark: AtomicI64::new(0),
                 unconfirmed: Mutex::default(),
                 turn: tokio::sync::Mutex::default(),
-            }),
+            })),
         }
     }
 
