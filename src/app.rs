@@ -64,7 +64,7 @@ struct Serving {
     id: InstanceId,
     mqtt: Reached,
     websocket: Option<Reached>,
-    broker: Broker,
+    broker: Arc<Broker>,
 }
 
 /// Why the broker cannot start.
@@ -140,7 +140,34 @@ impl App {
     ///
     /// # Errors
     /// What cannot be bound, opened or read.
-    pub async fn build(mut config: Config) -> Result<Self, StartError> {
+    pub async fn build(config: Config) -> Result<Self, StartError> {
+        Self::build_until(config, &CancellationToken::new()).await
+    }
+
+    /// As [`build`](Self::build), unless `shutdown` is cancelled first. If it comes to nothing, the
+    /// sessions that are back by then are written again: a will that was overdue waits in them.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), and [`StartError::Interrupted`].
+    pub async fn build_until(
+        config: Config,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let save_limit = config.save_limit;
+        let mut resumed = Vec::new();
+        let building = Self::assemble(config, &mut resumed);
+        let built = shutdown.run_until_cancelled(building).await;
+        let built = built.unwrap_or(Err(StartError::Interrupted));
+        if built.is_err() {
+            sessions::finish(resumed, save_limit).await;
+        }
+        built
+    }
+
+    async fn assemble(
+        mut config: Config,
+        resumed: &mut Vec<(InstanceId, Arc<Broker>)>,
+    ) -> Result<Self, StartError> {
         let admin_listener = bind("the admin API", config.admin.listen).await?;
         let mut listening = listeners::bind_all(&config).await?;
         let metrics = telemetry::metrics::install();
@@ -168,7 +195,8 @@ impl App {
         for instance in &config.instances {
             let acceptor = gate::acceptor(&control, instance, &config.tls)?;
             let hooks = hooks(&control, commands.clone());
-            let broker = sessions::resume(&config, instance, hooks).await?;
+            let broker = Arc::new(sessions::resume(&config, instance, hooks).await?);
+            resumed.push((instance.id.clone(), Arc::clone(&broker)));
             let (mqtt, websocket) = listeners::open(&mut listening, instance, &broker, &acceptor)?;
             control.serve_sessions(&instance.id, broker.operations());
             control.observe(&instance.id, broker.observer());
@@ -294,7 +322,9 @@ impl App {
             Ok(()) => tracing::info!("ended in order"),
             Err(_) => tracing::warn!("not everything ended within the grace time"),
         }
-        sessions::finish(self.instances, self.save_limit).await;
+        let brokers = self.instances.into_iter();
+        let brokers = brokers.map(|serving| (serving.id, serving.broker));
+        sessions::finish(brokers, self.save_limit).await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::{Serving, StartError};
+use super::StartError;
 use crate::ca::id::InstanceId;
 use crate::config::{Config, Instance, Persistence};
 use crate::mqtt::broker::{Broker, ResumeError};
@@ -49,9 +49,12 @@ pub(super) async fn resume(
 }
 
 /// Write what the brokers have, side by side, each for at most so long.
-pub(super) async fn finish(instances: Vec<Serving>, limit: Duration) {
+pub(super) async fn finish(
+    brokers: impl IntoIterator<Item = (InstanceId, Arc<Broker>)>,
+    limit: Duration,
+) {
     let mut writing = JoinSet::new();
-    for Serving { id, broker, .. } in instances {
+    for (id, broker) in brokers {
         let span = tracing::info_span!("end", instance = %id);
         writing.spawn(async move { broker.finish(limit).await }.instrument(span));
     }

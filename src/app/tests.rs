@@ -1,14 +1,20 @@
 use std::path::Path;
 
+use bytes::Bytes;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::ca::certificate::CaCertificate;
-use crate::ca::id::RequestId;
+use crate::ca::id::{CaKeyId, CertSerial, RequestId};
+use crate::ca::registry::Purpose;
 use crate::config::Overrides;
 use crate::control::{Caller, Door, Grant, PageRequest, Principal};
+use crate::store::sessions::record::{
+    HolderRecord, Row, SessionRecord, SubscriptionRecord, WholeSession, WillRecord, Write,
+};
+use crate::store::sessions::{SessionStore, SqliteSessions};
 
 fn config(directory: &Path) -> Config {
     let any = Some("127.0.0.1:0".parse().unwrap());
@@ -188,4 +194,81 @@ async fn first_start_that_was_cut_short_is_finished_by_the_next() {
     let mut names = registered(&app).await;
     names.sort();
     assert_eq!(names, ["ca-a", "ca-b", "ca-b-issuing"]);
+}
+
+/// A session that never ends and waits for topic `w`, and one that has ended and whose will for that
+/// topic is overdue.
+async fn put_overdue_will(path: &Path) {
+    let session = |key, expires_at_ms| WholeSession {
+        session: SessionRecord {
+            key,
+            client_id: format!("c{key}").into(),
+            holder: HolderRecord {
+                purpose: Purpose::Device,
+                administrator: false,
+                issuer: CaKeyId::from_bytes([1; 32]),
+                serial: CertSerial::from_be_bytes(&[1]).unwrap(),
+                common_name: Some("c".to_owned()),
+                ca_sn: CertSerial::from_be_bytes(&[1]).unwrap(),
+                address: ([127, 0, 0, 1], 1).into(),
+                since_ms: 0,
+            },
+            expires_at_ms,
+            next_packet_id: 1,
+        },
+        will: None,
+        subscriptions: Vec::new(),
+        received: Vec::new(),
+        in_flight: Vec::new(),
+        queue: Vec::new(),
+        first: 0,
+    };
+    let mut waits = session(1, None);
+    waits.subscriptions.push(SubscriptionRecord {
+        filter: "w".to_owned(),
+        options: 1,
+        identifier: None,
+    });
+    let mut ended = session(2, Some(2));
+    ended.will = Some(WillRecord {
+        due_at_ms: 2,
+        expiry_seconds: None,
+        qos: 1,
+        retain: false,
+        topic: "w".into(),
+        properties: Bytes::new(),
+        payload: "gone".into(),
+    });
+    let store = SqliteSessions::open(path).unwrap();
+    for whole in [waits, ended] {
+        store.write(Write::Session(Box::new(whole)));
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn start_that_fails_loses_no_overdue_will() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path());
+    drop(SqliteStore::open(&config.data_dir.join(DATABASE)).unwrap());
+    let path = config.data_dir.join(format!("sessions-{}.db", instance()));
+    put_overdue_will(&path).await;
+    // That is found out when the sessions are back.
+    config.admin.socket = Some(directory.path().join("missing").join("admin.sock"));
+    let failed = App::build(config).await;
+    assert!(matches!(failed, Err(StartError::Local(_))));
+    let store = SqliteSessions::open(&path).unwrap();
+    let (to, mut rows) = tokio::sync::mpsc::channel(16);
+    store.load(to).await.unwrap();
+    let mut waiting = Vec::new();
+    while let Some(batch) = rows.recv().await {
+        for row in batch {
+            match row {
+                Row::Session(session) => assert_eq!(session.key, 1),
+                Row::Queued(1, _, message) => waiting.push(message.payload),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(waiting, ["gone"]);
 }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::CliError;
-use crate::app::{App, process};
+use crate::app::{App, StartError, process};
 use crate::config::{Config, Overrides};
 use crate::telemetry;
 
@@ -72,9 +72,9 @@ fn configuration(arguments: ServeArgs) -> Result<Config, CliError> {
 async fn serve(config: Config) -> Result<ExitCode, CliError> {
     let shutdown = CancellationToken::new();
     end_on_signal(shutdown.clone())?;
-    let app = tokio::select! {
-        app = App::build(config) => app?,
-        () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
+    let app = match App::build_until(config, &shutdown).await {
+        Err(StartError::Interrupted) if shutdown.is_cancelled() => return Ok(ExitCode::SUCCESS),
+        built => built?,
     };
     // Whoever closed standard output does not want to read it.
     let mut stdout = std::io::stdout();

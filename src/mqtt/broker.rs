@@ -23,6 +23,8 @@ use crate::tls::acceptor::GateAcceptor;
 pub struct Broker {
     hub: Arc<Hub>,
     room: Room,
+    /// Ends what falls due with time.
+    time: CancellationToken,
     _background: DropGuard,
 }
 
@@ -81,8 +83,10 @@ impl Broker {
                     .run_until_cancelled_owned(drain(hub.clone(), link)),
             );
         }
-        tokio::spawn(
-            stop.clone()
+        let time = stop.child_token();
+        // Among the tasks that are waited for at the end, when it is told to end.
+        hub.tasks.spawn(
+            time.clone()
                 .run_until_cancelled_owned(keep_time(hub.clone())),
         );
         tokio::spawn(
@@ -96,6 +100,7 @@ impl Broker {
         Self {
             room: Room::new(hub.limits.max_connections, hub.limits.max_handshakes),
             hub,
+            time,
             _background: stop.drop_guard(),
         }
     }
@@ -103,7 +108,11 @@ impl Broker {
     /// Write all sessions and retained messages, if they are kept, for at most so long. To be called
     /// once, when the listeners have ended; nothing is written any more after it. Gives what could
     /// not be written, which has been logged.
+    ///
+    /// What falls due from now on falls due at the next start: a will that went out while the
+    /// sessions are written would miss those that are.
     pub async fn finish(&self, limit: Duration) -> Missed {
+        self.time.cancel();
         persist::finish(&self.hub, limit).await
     }
 

@@ -18,7 +18,7 @@ mod round;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -49,7 +49,7 @@ enum Keeping {
     /// All ends with the process.
     #[default]
     Off,
-    On(On),
+    On(Box<On>),
 }
 
 struct On {
@@ -60,6 +60,11 @@ struct On {
     retained: Mutex<Changed>,
     /// The store's failures that have been made up for.
     made_up_for: AtomicU64,
+    /// How far the calendar was ahead of the broker's clock when all that is on disk was written or
+    /// read, in milliseconds.
+    ahead: Mutex<Option<i64>>,
+    /// What marked the retained messages when all of them were written.
+    mark: AtomicI64,
     /// What was given to the store since it was last known to be on disk.
     unconfirmed: Mutex<Missed>,
     /// Whose turn it is to write.
@@ -78,15 +83,17 @@ impl Keeper {
     /// Keep everything in this store, and write what has changed so often.
     pub fn on(store: Arc<dyn SessionStore>, clock: Clock, every: Duration) -> Self {
         Self {
-            keeping: Keeping::On(On {
+            keeping: Keeping::On(Box::new(On {
                 store,
                 clock,
                 every,
                 retained: Mutex::default(),
                 made_up_for: AtomicU64::new(0),
+                ahead: Mutex::default(),
+                mark: AtomicI64::new(0),
                 unconfirmed: Mutex::default(),
                 turn: tokio::sync::Mutex::default(),
-            }),
+            })),
         }
     }
 
@@ -121,8 +128,7 @@ impl Keeper {
         if let Some(on) = self.get()
             && !topic.is_reserved()
         {
-            let mut changed = on.retained.lock().unwrap_or_else(PoisonError::into_inner);
-            changed.add(topic);
+            on.retained().add(topic);
         }
     }
 
@@ -136,9 +142,39 @@ impl Keeper {
 
 impl On {
     fn unconfirmed(&self) -> MutexGuard<'_, Missed> {
-        self.unconfirmed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.unconfirmed)
+    }
+
+    fn retained(&self) -> MutexGuard<'_, Changed> {
+        lock(&self.retained)
+    }
+
+    /// What is on disk was read by this calendar.
+    fn was_read(&self, calendar: Calendar) {
+        *lock(&self.ahead) = Some(calendar.ahead());
+        self.mark.fetch_max(calendar.unix_ms, Ordering::AcqRel);
+    }
+
+    /// Whether the calendar is another one than that by which all on disk was written. From now on
+    /// this one is.
+    fn clock_was_set(&self, calendar: Calendar) -> bool {
+        let now = calendar.ahead();
+        let mut ahead = lock(&self.ahead);
+        match *ahead {
+            Some(then) if then.abs_diff(now) <= TOLERANCE_MS => false,
+            then => {
+                *ahead = Some(now);
+                then.is_some()
+            }
+        }
+    }
+
+    /// A mark that nothing on disk has, also if the clock stands still or goes back.
+    fn next_mark(&self, calendar: Calendar) -> i64 {
+        let last = self.mark.load(Ordering::Acquire);
+        let next = last.saturating_add(1).max(calendar.unix_ms);
+        self.mark.store(next, Ordering::Release);
+        next
     }
 
     /// This moment, which is `now` on the broker's clock.
@@ -152,3 +188,11 @@ impl On {
         }
     }
 }
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How far the two clocks may drift apart before all is written anew: what is on disk has the times
+/// of the wall clock, the broker goes by one that cannot be set.
+const TOLERANCE_MS: u64 = 5_000;

@@ -41,6 +41,8 @@ pub struct Session {
     expiry: u32,
     will: Option<(TopicName, Will)>,
     away: Away,
+    /// It has ended: whoever still holds it must not keep it.
+    over: bool,
 }
 
 /// What holds while the client is connected.
@@ -158,6 +160,7 @@ impl Session {
             expiry: 0,
             will: None,
             away: Away::default(),
+            over: false,
         }
     }
 
@@ -244,6 +247,7 @@ impl Session {
     /// The session ends although it has not expired: the client asked for a clean start, or an
     /// administrator for its end. Gives the will that was waiting.
     pub fn end(&mut self) -> Option<(TopicName, Will)> {
+        self.over = true;
         self.away.will_at.take()?;
         self.will.take()
     }
@@ -263,6 +267,7 @@ impl Session {
             return due;
         }
         due.ended = self.away.expires_at.is_some_and(|at| at <= now);
+        self.over |= due.ended;
         if self.away.will_at.is_some_and(|at| at <= now || due.ended) {
             self.away.will_at = None;
             due.will = self.will.take();

@@ -26,14 +26,13 @@ impl From<rusqlite::Error> for Fault {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 Self::Unusable("another program has it open: end that first".to_owned())
             }
-            Some(
-                ErrorCode::CannotOpen
-                | ErrorCode::PermissionDenied
-                | ErrorCode::ReadOnly
-                | ErrorCode::DiskFull
-                | ErrorCode::OutOfMemory,
-            ) => Self::Unusable(error.to_string()),
-            _ => Self::Damaged(error.to_string()),
+            // What the content does: pages or values that are none, tables that are not there.
+            None
+            | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
+                Self::Damaged(error.to_string())
+            }
+            // A disk that fails once says nothing about the file.
+            Some(_) => Self::Unusable(error.to_string()),
         }
     }
 }
@@ -119,3 +118,29 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What may stand beside the database.
 const SUFFIXES: [&str; 2] = ["-wal", "-shm"];
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn disk_that_does_not_answer_is_no_damage() {
+        for (code, damaged) in [
+            (ffi::SQLITE_CORRUPT, true),
+            (ffi::SQLITE_NOTADB, true),
+            (ffi::SQLITE_ERROR, true),
+            (ffi::SQLITE_IOERR_READ, false),
+            (ffi::SQLITE_IOERR_FSYNC, false),
+            (ffi::SQLITE_CANTOPEN, false),
+            (ffi::SQLITE_FULL, false),
+            (ffi::SQLITE_BUSY, false),
+            (ffi::SQLITE_PROTOCOL, false),
+        ] {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            let fault = Fault::from(error);
+            assert_eq!(matches!(fault, Fault::Damaged(_)), damaged, "{code}");
+        }
+    }
+}

@@ -72,7 +72,7 @@ families! {
     describe_counter "portcullis_mqtt_commands_total" "Commands of administrators on the control topic, by outcome.";
     describe_counter "portcullis_persistence_restored_total" "Sessions that were kept across a restart, by what became of them: restored, expired, over_limit, owner_changed, unreadable.";
     describe_histogram "portcullis_persistence_round_seconds" "Time it takes to write what has changed in the sessions and retained messages of an instance.";
-    describe_gauge "portcullis_persistence_failing" "Instances whose sessions and retained messages cannot be written to disk now.";
+    describe_gauge "portcullis_persistence_failing" "Instances whose sessions and retained messages cannot be written to disk now, or not in time.";
     describe_counter "portcullis_bus_published_total" "Frames that the bus took.";
     describe_counter "portcullis_bus_unmatched_total" "Frames that no shard had a filter for.";
     describe_counter "portcullis_bus_delivered_total" "Frames that the bus gave to shards.";

@@ -61,6 +61,9 @@ struct Restorer<'a> {
     /// Sessions that expired, of which a will may follow.
     expired: HashMap<u64, i64>,
     last_words: Vec<LastWord>,
+    /// Sessions that do not come back. They are forgotten when all has been read: a start that fails
+    /// before takes no will along.
+    given_up: Vec<u64>,
     restored: Restored,
 }
 
@@ -79,6 +82,7 @@ pub(in crate::mqtt) async fn restore(hub: &Arc<Hub>) -> Result<Restored, StoreEr
         returning: HashMap::new(),
         expired: HashMap::new(),
         last_words: Vec::new(),
+        given_up: Vec::new(),
         restored: Restored::default(),
     };
     let (to, mut rows) = mpsc::channel(READ_AHEAD);
@@ -270,8 +274,7 @@ impl Restorer<'_> {
     /// The session does not come back. Its client is told so when it connects.
     fn give_up(&mut self, session: u64, why: Outcome) {
         self.returning.remove(&session);
-        // Not waited for: if a crash comes before, it is given up again.
-        std::mem::drop(self.on.store.forget(session));
+        self.given_up.push(session);
         metrics::restored(why);
         match why {
             Outcome::Restored => {}
@@ -306,6 +309,11 @@ impl Restorer<'_> {
                 }
             }
         }
+        for session in self.given_up {
+            // Not waited for: if a crash comes before, it is given up again.
+            std::mem::drop(self.on.store.forget(session));
+        }
+        self.on.was_read(self.calendar);
         // After the sessions, which may be waiting for them.
         self.last_words.sort_unstable_by_key(|(due_at, _)| *due_at);
         for (_, (topic, will)) in self.last_words {

@@ -1,14 +1,16 @@
 //! Writing what has changed: every now and then, and at the end.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use bytestring::ByteString;
 use tokio::time::Instant;
 
 use super::changed::Changed;
 use super::{On, record};
 use crate::mqtt::hub::Hub;
+use crate::mqtt::session::Session;
 use crate::mqtt::session::kept::Calendar;
 use crate::mqtt::shard::Cell;
 use crate::mqtt::topics::TopicName;
@@ -49,12 +51,17 @@ pub(in crate::mqtt) async fn round(hub: &Hub) -> Result<(), StoreError> {
     let _turn = on.turn.lock().await;
     let began = Instant::now();
     let failures = on.store.failures();
-    let anew = on.made_up_for.swap(failures, Ordering::AcqRel) != failures;
+    let failed = on.made_up_for.swap(failures, Ordering::AcqRel) != failures;
     let calendar = on.calendar(hub.now());
-    write_sessions(hub, on, anew, calendar).await;
-    write_retained(hub, on, anew, calendar).await;
-    on.store.write(Write::Time(calendar.unix_ms));
-    let written = on.store.flush().await;
+    let was_set = on.clock_was_set(calendar);
+    let round = Round {
+        hub,
+        on,
+        calendar,
+        failures,
+        anew: failed || was_set,
+    };
+    let written = round.write().await;
     if written.is_ok() {
         *on.unconfirmed() = Missed::default();
     }
@@ -62,73 +69,121 @@ pub(in crate::mqtt) async fn round(hub: &Hub) -> Result<(), StoreError> {
     written
 }
 
-async fn write_sessions(hub: &Hub, on: &On, anew: bool, calendar: Calendar) {
-    let mut after = None;
-    loop {
-        let cells = hub.registry.after(after.as_ref(), AT_A_TIME);
-        for cell in &cells {
-            if anew {
-                cell.session().outdate();
-            }
-            if write_session(cell, on, calendar) {
-                on.store.room().await;
-            }
+struct Round<'a> {
+    hub: &'a Hub,
+    on: &'a On,
+    calendar: Calendar,
+    /// Those that the store had when it began.
+    failures: u64,
+    /// Write everything, also what has not changed: something was not written, or the times on
+    /// disk are those of a clock that was wrong or is.
+    anew: bool,
+}
+
+impl Round<'_> {
+    async fn write(&self) -> Result<(), StoreError> {
+        if self.anew {
+            walk(self.hub, |cell| cell.session().outdate()).await;
+            *self.on.unconfirmed() = Missed::default();
         }
-        match cells.last() {
-            Some(last) if cells.len() == AT_A_TIME => after = Some(last.client_id.clone()),
-            _ => return,
-        }
-        tokio::task::yield_now().await;
+        self.write_sessions().await;
+        self.write_retained().await?;
+        self.on.store.write(Write::Time(self.calendar.unix_ms));
+        self.confirmed().await
     }
-}
 
-/// Whether there was something to write.
-fn write_session(cell: &Cell, on: &On, calendar: Calendar) -> bool {
-    let mut session = cell.session();
-    let Some(write) = session.write(|| record::holder(cell), calendar) else {
-        return false;
-    };
-    // While it is locked: whoever has it forgotten after this comes after this.
-    on.store.write(write);
-    let mut unconfirmed = on.unconfirmed();
-    unconfirmed.sessions += 1;
-    unconfirmed.messages += session.waiting();
-    true
-}
-
-async fn write_retained(hub: &Hub, on: &On, anew: bool, calendar: Calendar) {
-    let changed = {
-        let mut changed = on.retained.lock().unwrap_or_else(PoisonError::into_inner);
-        changed.take()
-    };
-    match changed {
-        Changed::These { topics, .. } if !anew => {
-            for topic in topics {
-                let Ok(name) = TopicName::parse(topic.clone(), &hub.limits.topics) else {
-                    continue;
-                };
-                on.store.write(match hub.retained.get(&name) {
-                    Some(frame) => {
-                        let message = record::retained(topic, &frame, calendar);
-                        Write::Retained(Box::new(message), 0)
-                    }
-                    None => Write::NotRetained(topic),
-                });
-                on.store.room().await;
-            }
+    /// Wait until all that the round has written so far is on disk. It goes there in many
+    /// transactions, and a flush answers for the last of them.
+    async fn confirmed(&self) -> Result<(), StoreError> {
+        self.on.store.flush().await?;
+        match self.on.store.failures() == self.failures {
+            true => Ok(()),
+            false => Err(StoreError::Unusable {
+                what: "the disk did not take all of it".to_owned(),
+            }),
         }
-        Changed::These { .. } | Changed::Any => {
-            // A mark that nothing on disk has: whatever is without it at the end is no more.
-            let mark = calendar.unix_ms.max(1);
-            for frame in hub.retained.all() {
-                if !frame.topic().starts_with('$') {
-                    let message = record::retained(frame.topic_slice(), &frame, calendar);
-                    on.store.write(Write::Retained(Box::new(message), mark));
-                    on.store.room().await;
+    }
+
+    async fn write_sessions(&self) {
+        let mut after = None;
+        loop {
+            let cells = self.hub.registry.after(after.as_ref(), AT_A_TIME);
+            for cell in &cells {
+                if self.write_session(cell) {
+                    self.on.store.room().await;
                 }
             }
-            on.store.write(Write::RetainedOnly(mark));
+            match cells.last() {
+                Some(last) if cells.len() == AT_A_TIME => after = Some(last.client_id.clone()),
+                _ => return,
+            }
+            tokio::task::yield_now().await;
         }
+    }
+
+    /// Whether there was something to write.
+    fn write_session(&self, cell: &Cell) -> bool {
+        let mut session = cell.session();
+        let Some(write) = session.write(|| record::holder(cell), self.calendar) else {
+            return false;
+        };
+        // While it is locked: whoever has it forgotten after this comes after this.
+        self.on.store.write(write);
+        let mut unconfirmed = self.on.unconfirmed();
+        unconfirmed.sessions += 1;
+        unconfirmed.messages += session.waiting();
+        true
+    }
+
+    async fn write_retained(&self) -> Result<(), StoreError> {
+        let changed = self.on.retained().take();
+        match changed {
+            Changed::These { topics, .. } if !self.anew => {
+                for topic in topics {
+                    self.write_topic(topic).await;
+                }
+                Ok(())
+            }
+            Changed::These { .. } | Changed::Any => {
+                let written = self.write_all_retained().await;
+                if written.is_err() {
+                    *self.on.retained() = Changed::Any;
+                }
+                written
+            }
+        }
+    }
+
+    async fn write_topic(&self, topic: ByteString) {
+        let Ok(name) = TopicName::parse(topic.clone(), &self.hub.limits.topics) else {
+            return;
+        };
+        self.on.store.write(match self.hub.retained.get(&name) {
+            Some(frame) => {
+                let message = record::retained(topic, &frame, self.calendar);
+                Write::Retained(Box::new(message), 0)
+            }
+            None => Write::NotRetained(topic),
+        });
+        self.on.store.room().await;
+    }
+
+    /// What is on disk is removed only when all of it is there anew: by what marks it as old, and
+    /// by the time of [`Write::Time`], which can be that of another clock.
+    async fn write_all_retained(&self) -> Result<(), StoreError> {
+        let mark = self.on.next_mark(self.calendar);
+        for frame in self.hub.retained.all() {
+            if !frame.topic().starts_with('$') {
+                let message = record::retained(frame.topic_slice(), &frame, self.calendar);
+                self.on
+                    .store
+                    .write(Write::Retained(Box::new(message), mark));
+                self.on.store.room().await;
+            }
+        }
+        self.confirmed().await?;
+        self.on.store.write(Write::RetainedOnly(mark));
+        Ok(())
     }
 }
 
@@ -140,8 +195,9 @@ pub(in crate::mqtt) async fn finish(hub: &Hub, limit: Duration) -> Missed {
     };
     let writing = async {
         settle(hub).await;
-        if round(hub).await.is_err() {
-            // A disk that was full for a moment.
+        let failed = round(hub).await.is_err();
+        // A disk that was full for a moment, or what came meanwhile.
+        if failed || count(hub, |session| !session.is_written()).await != Missed::default() {
             round(hub).await?;
         }
         on.store.close().await;
@@ -149,20 +205,12 @@ pub(in crate::mqtt) async fn finish(hub: &Hub, limit: Duration) -> Missed {
     };
     let outcome = tokio::time::timeout(limit, writing).await;
     on.store.abandon();
-    let missed = match &outcome {
-        Ok(Ok(())) => still_connected(hub),
-        Ok(Err(_)) | Err(_) => {
-            let unwritten = count(hub, |cell| {
-                let session = cell.session();
-                session.is_connected() || !session.is_written()
-            });
-            let unconfirmed = on.unconfirmed();
-            Missed {
-                sessions: unwritten.sessions + unconfirmed.sessions,
-                messages: unwritten.messages + unconfirmed.messages,
-            }
-        }
-    };
+    let unwritten = |session: &Session| session.is_connected() || !session.is_written();
+    let mut missed = count(hub, unwritten).await;
+    // Nothing, if the last round was confirmed.
+    let unconfirmed = *on.unconfirmed();
+    missed.sessions += unconfirmed.sessions;
+    missed.messages += unconfirmed.messages;
     match outcome {
         Ok(Ok(())) if missed == Missed::default() => {
             tracing::info!(
@@ -173,7 +221,7 @@ pub(in crate::mqtt) async fn finish(hub: &Hub, limit: Duration) -> Missed {
         Ok(Ok(())) => tracing::error!(
             sessions = missed.sessions,
             messages = missed.messages,
-            "sessions of clients that were still connected are not written and are lost"
+            "sessions that were still in use are not written, or not with their last messages, which are lost"
         ),
         Ok(Err(error)) => tracing::error!(
             %error,
@@ -208,23 +256,30 @@ async fn settle(hub: &Hub) {
     }
 }
 
-fn still_connected(hub: &Hub) -> Missed {
-    count(hub, |cell| cell.session().is_connected())
+async fn count(hub: &Hub, missed: impl Fn(&Session) -> bool) -> Missed {
+    let mut counted = Missed::default();
+    walk(hub, |cell| {
+        let session = cell.session();
+        if missed(&session) {
+            counted.sessions += 1;
+            counted.messages += session.waiting();
+        }
+    })
+    .await;
+    counted
 }
 
-fn count(hub: &Hub, missed: impl Fn(&Cell) -> bool) -> Missed {
-    let mut counted = Missed::default();
+/// Look at all sessions.
+async fn walk(hub: &Hub, mut visit: impl FnMut(&Cell)) {
     let mut after = None;
     loop {
         let cells = hub.registry.after(after.as_ref(), AT_A_TIME);
-        for cell in cells.iter().filter(|cell| missed(cell)) {
-            counted.sessions += 1;
-            counted.messages += cell.session().waiting();
-        }
+        cells.iter().for_each(|cell| visit(cell));
         match cells.last() {
             Some(last) if cells.len() == AT_A_TIME => after = Some(last.client_id.clone()),
-            _ => return counted,
+            _ => return,
         }
+        tokio::task::yield_now().await;
     }
 }
 

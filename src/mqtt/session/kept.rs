@@ -65,6 +65,13 @@ pub enum Unfit {
 }
 
 impl Calendar {
+    /// How far the calendar is ahead of the broker's clock, in milliseconds. It changes only if one
+    /// of them is set.
+    pub fn ahead(self) -> i64 {
+        let now = i64::try_from(self.now).unwrap_or(i64::MAX);
+        self.unix_ms.saturating_sub(now)
+    }
+
     /// A moment of the broker's clock in the calendar.
     pub fn unix(self, at: u64) -> i64 {
         let at = i64::try_from(at).unwrap_or(i64::MAX);
@@ -104,8 +111,12 @@ impl Session {
         self.outbound.on_disk = OnDisk::Nothing;
     }
 
-    /// Whether disk has it as it is, or has nothing of it to have.
+    /// Whether disk has it as it is, or has nothing of it to have. One that is over must never come
+    /// there again: a round may still hold it.
     pub fn is_written(&self) -> bool {
+        if self.over {
+            return true;
+        }
         let room = &self.outbound.room;
         let end = room.first + self.outbound.queue.len() as u64;
         let first = room.first;

@@ -135,9 +135,11 @@ impl Room {
         self.budget.used.fetch_add(size, Ordering::Relaxed);
     }
 
-    /// Whether there is more than may be.
+    /// Whether there is more on the way than may be. A session with nothing on the way makes no room
+    /// for those with too much.
     pub(super) fn is_over_limit(&self) -> bool {
-        self.bytes > self.max_bytes || self.budget.used() > self.budget.max
+        let on_the_way = self.bytes.saturating_sub(self.queue_bytes);
+        on_the_way > 0 && (self.bytes > self.max_bytes || self.budget.used() > self.budget.max)
     }
 
     /// Why there is no room for so many octets more, if there is none.

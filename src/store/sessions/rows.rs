@@ -68,6 +68,13 @@ pub(super) fn forget(connection: &Connection, session: u64) -> Sql<()> {
     delete.execute([signed(session)]).map(drop)
 }
 
+/// Whether a session is there.
+pub(super) fn has(connection: &Connection, session: u64) -> Sql<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM session WHERE key = $1)";
+    let mut select = connection.prepare_cached(sql)?;
+    select.query_row([signed(session)], |row| row.get(0))
+}
+
 /// Remove rows of a session that was forgotten, at most so many of each table. Gives how many those
 /// were of the table with the most; fewer than `most` are all.
 pub(super) fn purge(connection: &Connection, session: u64, most: usize) -> Sql<usize> {
@@ -135,8 +142,10 @@ pub(super) fn read(connection: &Connection, each: &mut dyn FnMut(Row)) -> Sql<()
     })?;
     let columns = format!("session, number, {MESSAGE}");
     scan("queued", &columns, "session, number", |row| {
+        // Counting goes on from it, so it must be far from the last number there is.
         let number: i64 = row.get(1)?;
-        Ok(Row::Queued(of(row)?, number.cast_unsigned(), message(row)?))
+        let number = u64::try_from(number).map_err(|_| no_sense("number"))?;
+        Ok(Row::Queued(of(row)?, number, message(row)?))
     })?;
     let columns = "NULL, topic, qos, publisher, expires_at_ms, properties, payload";
     scan("retained", columns, "topic", |row| {

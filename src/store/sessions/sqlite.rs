@@ -40,7 +40,7 @@ impl SqliteSessions {
     /// version wrote it, or if it can be neither opened nor moved aside.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let connection = file::open(path)?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(path));
         let writer = Writer::new(path, connection, Arc::clone(&shared))?;
         Ok(Self {
             worker: Worker::start("session-writer", move |requests| writer.run(&requests))?,
@@ -54,8 +54,8 @@ impl SqliteSessions {
     }
 
     #[cfg(test)]
-    pub(super) fn is_failing(&self) -> bool {
-        self.shared.failing.load(Ordering::Acquire)
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.shared.is_in_trouble()
     }
 }
 
@@ -80,13 +80,19 @@ impl SessionStore for SqliteSessions {
     fn forget(&self, session: u64) -> Pin<Box<dyn Future<Output = Durable> + Send>> {
         let (answer, answered) = oneshot::channel();
         let asked = self.worker.ask(Request::Forget(session, answer)).is_ok();
-        let waits = asked && !self.shared.failing.load(Ordering::Acquire);
+        let shared = Arc::clone(&self.shared);
+        let waits = asked && !shared.is_in_trouble();
         Box::pin(async move {
             if !waits {
                 return Durable::NotYet;
             }
-            let answer = tokio::time::timeout(PATIENCE, answered).await;
-            answer.map_or(Durable::NotYet, |answer| answer.unwrap_or(Durable::NotYet))
+            match tokio::time::timeout(PATIENCE, answered).await {
+                Ok(answer) => answer.unwrap_or(Durable::NotYet),
+                Err(_) => {
+                    shared.waited_in_vain();
+                    Durable::NotYet
+                }
+            }
         })
     }
 

@@ -358,7 +358,7 @@ fn retained(topic: &str, message: &MessageRecord, publisher: u64) -> RetainedRec
     }
 }
 
-fn example(key: u64, messages: usize) -> WholeSession {
+pub(super) fn example(key: u64, messages: usize) -> WholeSession {
     let message = |number: usize| MessageRecord {
         qos: 1,
         retain: false,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -50,13 +50,71 @@ pub(super) enum Request {
 /// What the thread and whoever asks it share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
+    /// The file, for the log.
+    path: PathBuf,
     /// Octets that wait to be written.
     pub(super) backlog: AtomicUsize,
     /// Notified when it has become less.
     pub(super) drained: Notify,
     pub(super) failures: AtomicU64,
-    pub(super) failing: AtomicBool,
+    /// The bits of what is wrong with the disk.
+    trouble: AtomicU8,
     pub(super) abandoned: AtomicBool,
+}
+
+/// What can be wrong with the disk; both can be.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    /// It takes nothing.
+    Failing = 1,
+    /// It does not answer in time.
+    Slow = 2,
+}
+
+impl Shared {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether nobody should wait for the disk.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.trouble.load(Ordering::Acquire) != 0
+    }
+
+    /// Somebody waited as long as anybody may.
+    pub(super) fn waited_in_vain(&self) {
+        if self.begin(Trouble::Slow) {
+            tracing::error!(
+                path = %self.path.display(),
+                "the disk does not answer in time; clients get their sessions without waiting for it, and if the broker ends before it answers, what they already have may be sent again"
+            );
+        }
+    }
+
+    fn is_failing(&self) -> bool {
+        self.trouble.load(Ordering::Acquire) & Trouble::Failing as u8 != 0
+    }
+
+    /// Whether it is news.
+    fn begin(&self, trouble: Trouble) -> bool {
+        let before = self.trouble.fetch_or(trouble as u8, Ordering::AcqRel);
+        if before == 0 {
+            metrics::gauge!("portcullis_persistence_failing").increment(1.0);
+        }
+        before & trouble as u8 == 0
+    }
+
+    /// Whether it is news.
+    fn end(&self, trouble: Trouble) -> bool {
+        let before = self.trouble.fetch_and(!(trouble as u8), Ordering::AcqRel);
+        if before == trouble as u8 {
+            metrics::gauge!("portcullis_persistence_failing").decrement(1.0);
+        }
+        before & trouble as u8 != 0
+    }
 }
 
 /// The thread's state.
@@ -65,9 +123,8 @@ pub(super) struct Writer {
     identity: FileIdentity,
     connection: Connection,
     shared: Arc<Shared>,
-    /// Sessions that must not be there any more and may be. They are bounded by the sessions that
-    /// were kept.
-    owed: VecDeque<(u64, Option<oneshot::Sender<Durable>>)>,
+    /// Sessions that must not be there any more and may be: at most those that are on disk.
+    owed: BTreeSet<u64>,
     /// Forgotten sessions whose other rows are still there.
     leftovers: VecDeque<u64>,
     /// Whoever waits until the file is closed.
@@ -85,7 +142,7 @@ impl Writer {
             identity: FileIdentity::of(path).map_err(|error| lost(path, &error))?,
             connection,
             shared,
-            owed: VecDeque::new(),
+            owed: BTreeSet::new(),
             leftovers: VecDeque::new(),
             closing: None,
         })
@@ -94,13 +151,16 @@ impl Writer {
     /// Serve until nobody can ask any more, or it is to be closed.
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
         while self.closing.is_none() {
-            let idle = match self.leftovers.is_empty() || self.is_failing() {
+            let idle = match self.leftovers.is_empty() || self.shared.is_failing() {
                 true => RETRY,
                 false => Duration::ZERO,
             };
             match requests.recv_timeout(idle) {
                 Ok(first) => self.serve(first, requests),
-                Err(RecvTimeoutError::Timeout) => self.group(Vec::new()),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.group(Vec::new());
+                    self.answers();
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     self.group(Vec::new());
                     return;
@@ -145,11 +205,13 @@ impl Writer {
         }
         let failures = self.shared.failures.load(Ordering::Acquire);
         self.group(writes);
-        self.shared.backlog.fetch_sub(bytes, Ordering::AcqRel);
+        if self.shared.backlog.fetch_sub(bytes, Ordering::AcqRel) == bytes {
+            self.answers();
+        }
         self.shared.drained.notify_waiters();
         let failed = self.shared.failures.load(Ordering::Acquire) != failures;
         for answer in flushes {
-            let _ = answer.send(match failed || self.is_failing() {
+            let _ = answer.send(match failed || self.shared.is_failing() {
                 true => Err(StoreError::Unusable {
                     what: format!("{} cannot be written", self.path.display()),
                 }),
@@ -189,15 +251,13 @@ impl Writer {
             self.shared.failures.fetch_add(1, Ordering::AcqRel);
             return;
         }
-        let owed = self.owed.drain(..);
-        let owed = owed.map(|(session, answer)| Step::Forget(session, answer));
-        let steps: Vec<Step> = owed.chain(steps).collect();
-        if steps.is_empty() && self.leftovers.is_empty() {
+        if steps.is_empty() && self.owed.is_empty() && self.leftovers.is_empty() {
             return;
         }
         match self.transaction(&steps) {
             Ok(purged) => {
                 self.leftovers.drain(..purged);
+                self.leftovers.extend(std::mem::take(&mut self.owed));
                 self.healed();
                 for step in steps {
                     if let Step::Forget(session, answer) = step {
@@ -221,7 +281,11 @@ impl Writer {
             match step {
                 Step::Forget(session, answer) => {
                     told(answer, Durable::NotYet);
-                    self.owed.push_back((session, None));
+                    // Reading works on most disks that take nothing. What is not there is not owed,
+                    // or clients that come and go while the disk fails would be remembered.
+                    if !matches!(rows::has(&self.connection, session), Ok(false)) {
+                        self.owed.insert(session);
+                    }
                 }
                 Step::Write(_) => {
                     self.shared.failures.fetch_add(1, Ordering::AcqRel);
@@ -234,6 +298,9 @@ impl Writer {
     fn transaction(&self, steps: &[Step]) -> Result<usize, StoreError> {
         self.check_file()?;
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        for &session in &self.owed {
+            rows::forget(&self.connection, session)?;
+        }
         for step in steps {
             match step {
                 Step::Write(write) => rows::apply(&self.connection, write)?,
@@ -261,13 +328,8 @@ impl Writer {
         }
     }
 
-    fn is_failing(&self) -> bool {
-        self.shared.failing.load(Ordering::Acquire)
-    }
-
     fn failed(&self, error: &StoreError) {
-        if !self.shared.failing.swap(true, Ordering::AcqRel) {
-            metrics::gauge!("portcullis_persistence_failing").increment(1.0);
+        if self.shared.begin(Trouble::Failing) {
             tracing::error!(
                 path = %self.path.display(),
                 %error,
@@ -277,9 +339,15 @@ impl Writer {
     }
 
     fn healed(&self) {
-        if self.shared.failing.swap(false, Ordering::AcqRel) {
-            metrics::gauge!("portcullis_persistence_failing").decrement(1.0);
+        if self.shared.end(Trouble::Failing) {
             tracing::info!(path = %self.path.display(), "sessions and retained messages can be written again");
+        }
+    }
+
+    /// Nothing waits for the disk any more.
+    fn answers(&self) {
+        if self.shared.end(Trouble::Slow) {
+            tracing::info!(path = %self.path.display(), "the disk answers again");
         }
     }
 
@@ -313,5 +381,43 @@ fn told(answer: Option<oneshot::Sender<Durable>>, with: Durable) {
 fn lost(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Unusable {
         what: format!("{} cannot be looked at: {error}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file;
+    use super::super::tests::example;
+    use super::*;
+
+    #[test]
+    fn what_is_owed_is_what_is_on_disk_and_each_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions-x.db");
+        let connection = file::open(&path).unwrap();
+        let mut writer = Writer::new(&path, connection, Arc::default()).unwrap();
+        let put = |key| Step::Write(Write::Session(Box::new(example(key, 1))));
+        writer.group(vec![put(1), put(2), put(3)]);
+        let takes_nothing = |writer: &Writer, nothing: bool| {
+            let connection = &writer.connection;
+            connection
+                .pragma_update(None, "query_only", nothing)
+                .unwrap();
+        };
+        takes_nothing(&writer, true);
+        // Clients that come and go.
+        for round in 0..10 {
+            writer.group(vec![Step::Forget(1, None), Step::Forget(2, None)]);
+            let new = 100 + round;
+            writer.group(vec![put(new)]);
+            writer.group(vec![Step::Forget(new, None)]);
+        }
+        assert_eq!(writer.owed, BTreeSet::from([1, 2]));
+        takes_nothing(&writer, false);
+        writer.group(Vec::new());
+        assert!(writer.owed.is_empty());
+        for (key, there) in [(1, false), (2, false), (3, true)] {
+            assert_eq!(rows::has(&writer.connection, key).unwrap(), there);
+        }
     }
 }

@@ -4,6 +4,7 @@ mod crashes;
 mod history;
 mod large;
 mod limits;
+mod rounds;
 mod wills;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 use super::harness::*;
 use crate::mqtt::persist::{Keeper, Missed, Restored};
 use crate::mqtt::settings::Settings;
-use crate::store::sessions::SqliteSessions;
+use crate::store::sessions::{SessionStore, SqliteSessions};
 
 /// A broker that keeps its sessions, and the place where it does.
 struct Place {
@@ -39,8 +40,18 @@ impl Place {
     }
 
     async fn start_with(&self, settings: Settings) -> (World, Restored) {
-        let path = self.directory.path().join("sessions-x.db");
-        let store = Arc::new(SqliteSessions::open(&path).unwrap());
+        self.start_on(Arc::new(self.open()), settings).await
+    }
+
+    fn open(&self) -> SqliteSessions {
+        SqliteSessions::open(&self.directory.path().join("sessions-x.db")).unwrap()
+    }
+
+    async fn start_on(
+        &self,
+        store: Arc<dyn SessionStore>,
+        settings: Settings,
+    ) -> (World, Restored) {
         let clock = Arc::clone(&self.clock);
         let now = move || {
             UNIX_EPOCH + Duration::from_millis(clock.load(Ordering::Acquire).try_into().unwrap())
@@ -276,6 +287,56 @@ async fn clock_that_was_set_back_brings_nothing_back() {
     let cell = world.broker.hub().registry.get("c").unwrap();
     let ends = cell.session().deadline().unwrap();
     assert!(ends <= now + 101_000, "{ends} {now}");
+    // What is on disk now goes by the earlier clock, too.
+    drop(cell);
+    place.stop(world).await;
+    place.pass(60_000);
+    let (world, restored) = place.start().await;
+    assert_eq!(restored.sessions, 1);
+    place.stop(world).await;
+    place.pass(60_000);
+    let (_, restored) = place.start().await;
+    assert_eq!((restored.sessions, restored.expired), (0, 1));
+}
+
+#[tokio::test]
+async fn clock_that_is_set_while_the_broker_runs_brings_nothing_back_and_takes_nothing() {
+    const DAY: i64 = 86_400_000;
+    let place = Place::new();
+    place.pass(10 * DAY);
+    let (world, _) = place.start().await;
+    world.connect5(&device("c"), lasting("c")).await;
+    let mut publisher = world.simple5("p").await;
+    let mut brief = retained("t", "brief");
+    brief.properties.as_mut().unwrap().message_expiry_interval = std::num::NonZeroU32::new(500);
+    publisher.publish(brief).await;
+    world.until_away("c").await;
+    world.write().await;
+    // Forward for a while: all lasts as long as it did.
+    for _ in 0..2 {
+        place.pass(DAY);
+        world.write().await;
+        place.pass(-DAY);
+        world.write().await;
+    }
+    let (world, restored) = place.restart(world).await;
+    assert_eq!((restored.sessions, restored.retained), (1, 1));
+    // Wrong when it is written, right again at the start.
+    place.pass(DAY);
+    place.stop(world).await;
+    place.pass(-DAY);
+    let (world, restored) = place.start().await;
+    assert_eq!((restored.sessions, restored.retained), (1, 1));
+    // Back, and for good: the time that passes then counts.
+    place.pass(-DAY);
+    place.stop(world).await;
+    place.pass(600_000);
+    let (world, restored) = place.start().await;
+    assert_eq!((restored.sessions, restored.retained), (1, 0));
+    place.stop(world).await;
+    place.pass(600_000);
+    let (_, restored) = place.start().await;
+    assert_eq!((restored.sessions, restored.expired), (0, 1));
 }
 
 #[tokio::test]
@@ -326,4 +387,7 @@ async fn broker_that_keeps_nothing_forgets() {
     world.until_away("c").await;
     world.shutdown.cancel();
     assert_eq!(world.broker.finish(PATIENCE).await, Missed::default());
+    let world = World::start().await;
+    let (_, connack) = world.connect5(&device("c"), lasting("c")).await;
+    assert!(!connack.session_present);
 }

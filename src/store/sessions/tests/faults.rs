@@ -68,9 +68,9 @@ async fn full_disk_is_told_and_what_must_be_forgotten_is_when_it_heals() {
         forgotten
     };
     assert_eq!(forgotten.await, Durable::NotYet);
-    assert!(bench.store().failures() > before && bench.store().is_failing());
+    assert!(bench.store().failures() > before && bench.store().is_in_trouble());
     // It needs no room, so it is done although the disk is full; what does not fit is given up.
-    while bench.store().is_failing() {
+    while bench.store().is_in_trouble() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     put(bench.store(), &example(3, 10_000));
@@ -94,7 +94,7 @@ async fn disk_that_is_known_to_fail_is_not_waited_for_and_gets_what_it_is_owed()
     bench.store().flush().await.unwrap();
     bench.with(|connection| connection.pragma_update(None, "query_only", true).unwrap());
     assert_eq!(bench.store().forget(1).await, Durable::NotYet);
-    assert!(bench.store().is_failing());
+    assert!(bench.store().is_in_trouble());
     let release = bench.hold();
     let began = Instant::now();
     assert_eq!(bench.store().forget(2).await, Durable::NotYet);
@@ -113,8 +113,17 @@ async fn disk_that_hangs_is_not_waited_for() {
     tokio::time::pause();
     assert_eq!(bench.store().forget(1).await, Durable::NotYet);
     tokio::time::resume();
+    // That is told, and nobody else waits.
+    assert!(bench.store().is_in_trouble());
+    let began = Instant::now();
+    assert_eq!(bench.store().forget(2).await, Durable::NotYet);
+    assert!(began.elapsed() < Duration::from_secs(1));
     drop(release);
-    assert!(bench.reopen().await.sessions.is_empty());
+    put(bench.store(), &example(3, 1));
+    bench.store().flush().await.unwrap();
+    assert!(!bench.store().is_in_trouble());
+    let kept = bench.reopen().await;
+    assert_eq!(kept.sessions.keys().copied().collect::<Vec<_>>(), [3]);
 }
 
 #[tokio::test]
@@ -126,7 +135,7 @@ async fn replaced_file_takes_nothing_until_it_is_put_back() {
     fs::rename(bench.path(), &aside).unwrap();
     assert_eq!(bench.store().forget(1).await, Durable::NotYet);
     fs::rename(&aside, bench.path()).unwrap();
-    while bench.store().is_failing() {
+    while bench.store().is_in_trouble() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(bench.reopen().await.sessions.is_empty());
@@ -238,6 +247,10 @@ async fn row_that_makes_no_sense_is_told_with_its_session_and_the_rest_is_read()
         ),
         (
             "UPDATE queued SET topic = CAST(x'ff' AS TEXT) WHERE session = 1",
+            (Some(1), "queued"),
+        ),
+        (
+            "UPDATE queued SET number = -1 WHERE session = 1",
             (Some(1), "queued"),
         ),
         (

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+const DAY: i64 = 86_400_000;
+
 #[derive(Debug, Clone, Copy)]
 enum Event {
     /// Somebody publishes a message for the client, QoS 2 or 1.
@@ -16,10 +18,14 @@ enum Event {
     Come,
     /// It takes what there is, and acknowledges so many steps of it.
     Take(usize),
+    /// It begins anew, if it is away; with a session that lasts, or to delete the one there is.
+    Anew(bool),
     /// Its connection breaks.
     Leave,
     /// What has changed is written.
     Write,
+    /// The wall clock is set by a day, forward or back, and what has changed is written.
+    Clock(bool),
     /// The broker crashes and starts again.
     Crash,
     /// The broker is stopped in order and starts again.
@@ -31,8 +37,10 @@ fn event() -> impl Strategy<Value = Event> {
         6 => any::<bool>().prop_map(Event::Publish),
         4 => Just(Event::Come),
         4 => (0_usize..5).prop_map(Event::Take),
+        1 => any::<bool>().prop_map(Event::Anew),
         3 => Just(Event::Leave),
         3 => Just(Event::Write),
+        1 => any::<bool>().prop_map(Event::Clock),
         2 => Just(Event::Crash),
         1 => Just(Event::Restart),
     ]
@@ -57,6 +65,7 @@ struct History {
 impl History {
     async fn begin() -> Self {
         let place = Place::new();
+        place.pass(1_000 * DAY);
         let (world, _) = place.start().await;
         Self {
             place,
@@ -76,12 +85,12 @@ impl History {
             Event::Publish(exactly_once) => self.publish(exactly_once).await,
             Event::Come => self.come().await,
             Event::Take(steps) => self.take(steps).await,
+            Event::Anew(lasts) => self.begin_anew(lasts).await,
             Event::Leave => self.leave().await,
-            Event::Write => {
-                self.world.write().await;
-                if self.client.is_none() && self.exists {
-                    self.on_disk = Some(self.expected.clone());
-                }
+            Event::Write => self.write().await,
+            Event::Clock(forward) => {
+                self.place.pass(if forward { DAY } else { -DAY });
+                self.write().await;
             }
             Event::Crash => {
                 let crashed = self.place.crashed();
@@ -139,14 +148,51 @@ impl History {
         let (mut client, connack) = self.world.connect5(&device("c"), connect).await;
         assert_eq!(connack.session_present, self.exists);
         if !self.exists {
-            self.received.clear();
-            self.got.clear();
-            self.expected.clear();
-            client.subscribe("t", QoS::ExactlyOnce).await;
-            self.exists = true;
+            self.subscribe(&mut client).await;
         }
         self.on_disk = None;
         self.client = Some(client);
+    }
+
+    async fn begin_anew(&mut self, lasts: bool) {
+        if self.client.is_some() {
+            return;
+        }
+        let connect = v5::Connect {
+            clean_start: true,
+            receive_max: std::num::NonZeroU16::new(3),
+            session_expiry_interval_secs: if lasts { 1_000 } else { 0 },
+            ..lasting("c")
+        };
+        let (mut client, connack) = self.world.connect5(&device("c"), connect).await;
+        assert!(!connack.session_present);
+        self.on_disk = None;
+        self.exists = lasts;
+        match lasts {
+            true => {
+                self.subscribe(&mut client).await;
+                self.client = Some(client);
+            }
+            false => {
+                drop(client);
+                self.world.until("c", |info| info.is_none()).await;
+            }
+        }
+    }
+
+    async fn subscribe(&mut self, client: &mut Client5) {
+        self.received.clear();
+        self.got.clear();
+        self.expected.clear();
+        client.subscribe("t", QoS::ExactlyOnce).await;
+        self.exists = true;
+    }
+
+    async fn write(&mut self) {
+        self.world.write().await;
+        if self.client.is_none() && self.exists {
+            self.on_disk = Some(self.expected.clone());
+        }
     }
 
     async fn take(&mut self, mut steps: usize) {
@@ -213,7 +259,7 @@ impl History {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn session_gives_each_message_once_and_in_order_across_crashes_and_restarts(

@@ -112,6 +112,26 @@ async fn session_that_is_more_than_limits_allow_is_not_restored() {
 }
 
 #[tokio::test]
+async fn session_with_nothing_on_the_way_makes_no_room_for_one_with_too_much() {
+    let place = Place::new();
+    let (world, _) = place.start().await;
+    for id in ["d", "e"] {
+        world.connect5(&device(id), lasting(id)).await;
+    }
+    let (mut client, _) = world.connect5(&device("c"), lasting("c")).await;
+    client.subscribe("t", QoS::AtLeastOnce).await;
+    let mut publisher = world.simple5("p").await;
+    publisher.publish(message("t", QoS::AtLeastOnce, "1")).await;
+    client.message_unacknowledged().await;
+    place.stop(world).await;
+    let mut settings = Settings::default();
+    settings.limits.total_queue_bytes = 10;
+    let (world, restored) = place.start_with(settings).await;
+    assert_eq!((restored.sessions, restored.over_limit), (2, 1));
+    assert!(world.broker.session("c").is_none());
+}
+
+#[tokio::test]
 async fn sessions_last_no_longer_than_they_may_now() {
     let place = filled().await;
     let mut settings = Settings::default();

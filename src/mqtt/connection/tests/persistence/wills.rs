@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn will(delay: u32) -> Option<v5::LastWill> {
+pub(super) fn will(delay: u32) -> Option<v5::LastWill> {
     Some(v5::LastWill {
         qos: QoS::AtLeastOnce,
         retain: false,
@@ -45,8 +45,9 @@ async fn will_waits_for_its_delay_across_a_restart_and_goes_out_once() {
             .deadline()
             .is_some()
     );
+    place.stop(world).await;
     place.pass(20_000);
-    let (world, _) = place.restart(world).await;
+    let (world, _) = place.start().await;
     let (mut watcher, connack) = world.connect5(&device("w"), lasting("w")).await;
     assert!(connack.session_present);
     let message = watcher.message().await;
@@ -55,8 +56,9 @@ async fn will_waits_for_its_delay_across_a_restart_and_goes_out_once() {
     assert_eq!(properties.content_type.unwrap(), "text/plain");
     assert_eq!(properties.user_properties, [("k".into(), "v".into())]);
     watcher.settle().await;
+    place.stop(world).await;
     place.pass(500_000);
-    let (world, _) = place.restart(world).await;
+    let (world, _) = place.start().await;
     let (mut watcher, _) = world.connect5(&device("w"), lasting("w")).await;
     watcher.message().await;
     watcher.settle().await;
