@@ -29,6 +29,7 @@ mod documents;
 mod durability;
 mod expiry;
 mod explain;
+mod faults;
 mod floods;
 mod gate;
 mod generated;
