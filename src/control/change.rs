@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 
 use crate::audit::Phase;
 use crate::ca::id::AccountId;
+use crate::ca::path::Admitted;
 use crate::ca::registry::Effects;
+use crate::control::pace::Ended;
 use crate::control::{Answer, ControlError, Inner, Instance, OnInactivate, Outcome, Record};
 use crate::store::{Change, StoreError};
 
@@ -43,9 +45,11 @@ impl Inner {
         changes: Vec<Change>,
         publish: impl FnOnce(&Self) -> Effects,
     ) -> Answer<usize> {
-        let end = |inner: &Self, effects: Effects| inner.end_denied(instance, &effects);
+        let end =
+            |inner: &Self, effects: Effects| Ended::at_once(inner.end_denied(instance, &effects));
         self.carry_out_ending(turn, record, instance, toward, changes, publish, end)
             .await
+            .map(|ended| ended.at_once)
     }
 
     /// The same; `end` sees to the live connections. Gives what it gives.
@@ -64,8 +68,8 @@ impl Inner {
         toward: Toward,
         changes: Vec<Change>,
         publish: impl FnOnce(&Self) -> Effects,
-        end: impl FnOnce(&Self, Effects) -> usize,
-    ) -> Answer<usize> {
+        end: impl FnOnce(&Self, Effects) -> Ended,
+    ) -> Answer<Ended> {
         let in_memory = |inner: &Self| {
             let effects = publish(inner);
             if toward == Toward::Deny {
@@ -94,7 +98,9 @@ impl Inner {
         publish: impl FnOnce(&Self),
     ) -> Answer<()> {
         let result = self
-            .carry_out_steps(turn, record, toward, changes, publish, |_, ()| 0)
+            .carry_out_steps(turn, record, toward, changes, publish, |_, ()| {
+                Ended::default()
+            })
             .await;
         self.tell_of_key(account, record, &result);
         result.map(drop)
@@ -107,8 +113,8 @@ impl Inner {
         toward: Toward,
         changes: Vec<Change>,
         publish: impl FnOnce(&Self) -> E,
-        end: impl FnOnce(&Self, E) -> usize,
-    ) -> Answer<usize> {
+        end: impl FnOnce(&Self, E) -> Ended,
+    ) -> Answer<Ended> {
         let note = Outcome {
             code: None,
             detail: record.note.clone(),
@@ -137,11 +143,10 @@ impl Inner {
             }
         };
         let (phase, outcome) = match &result {
-            Ok(0) => (Phase::Done, Outcome::default()),
-            Ok(ended) => (
-                Phase::Done,
-                Outcome::detail(format!("{ended} live connections ended")),
-            ),
+            Ok(ended) => {
+                let (code, detail) = (None, ended.detail());
+                (Phase::Done, Outcome { code, detail })
+            }
             Err(error) => {
                 tracing::error!(
                     action = record.action,
@@ -172,7 +177,10 @@ impl Inner {
                 detail = %error,
                 "change refused"
             );
-            let outcome = Outcome::error(error);
+            let mut outcome = Outcome::error(error);
+            if let Some(note) = &record.note {
+                outcome.detail = Some(format!("{note}: {error}"));
+            }
             if let Err(error) = self.record(record, Phase::Refused, outcome).await {
                 tracing::error!(%error, "a refused change could not be audited");
             }
@@ -252,17 +260,20 @@ impl Inner {
         error
     }
 
-    /// End the live connections that the effects of a change deny.
+    /// End the live connections that the effects of a change deny. Those over a CA whose
+    /// connections end over a time, and whom nothing else denies, are left to that.
     pub(crate) fn end_denied(&self, instance: &Instance, effects: &Effects) -> usize {
         match instance.on_inactivate {
             OnInactivate::Cut => {
                 let (peers, registry, now) = (&instance.peers, &instance.registry, self.now());
+                let paced = registry.verdicts_if_active(&self.paces.of(&instance.id));
+                let objection = |admitted: &Admitted| registry.objection_if(&paced, admitted, now);
                 let of_devices: usize = effects
                     .devices
                     .iter()
-                    .map(|device| peers.cut_device(device, registry, now))
+                    .map(|device| peers.cut_device_by(device, objection))
                     .sum();
-                peers.cut_over(&effects.denied, registry, now) + of_devices
+                peers.cut_over_by(&effects.denied, objection) + of_devices
             }
             OnInactivate::Keep => 0,
         }
