@@ -1,9 +1,11 @@
 //! How a change is carried out, whatever it changes.
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::audit::Phase;
+use crate::ca::error::Refusal;
 use crate::ca::id::AccountId;
 use crate::ca::path::Admitted;
 use crate::ca::registry::Effects;
@@ -266,8 +268,15 @@ impl Inner {
         match instance.on_inactivate {
             OnInactivate::Cut => {
                 let (peers, registry, now) = (&instance.peers, &instance.registry, self.now());
-                let paced = registry.verdicts_if_active(&self.paces.of(&instance.id));
-                let objection = |admitted: &Admitted| registry.objection_if(&paced, admitted, now);
+                // Worked out if it is needed only: with many CAs it takes a while.
+                let paced =
+                    LazyCell::new(|| registry.verdicts_if_active(&self.paces.of(&instance.id)));
+                let objection = |admitted: &Admitted| match registry.objection(admitted, now)? {
+                    Refusal::CaInactive { .. } | Refusal::Revoked { .. } => {
+                        registry.objection_if(&paced, admitted, now)
+                    }
+                    other => Some(other),
+                };
                 let of_devices: usize = effects
                     .devices
                     .iter()

@@ -176,3 +176,38 @@ pub(crate) fn in_order(schedule: &ScheduleRecord) -> (i64, bool, i64, ScheduleId
 const FIRST_REST: Duration = Duration::from_secs(30);
 /// The same, if it failed again and again.
 const MOST_REST: Duration = Duration::from_secs(480);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_again_and_again_rests_for_longer_and_longer() {
+        let (mut ledger, begin) = (Ledger::default(), Instant::now());
+        let schedule = ScheduleRecord {
+            id: ScheduleId::from_bytes([1; 8]),
+            ca: CaId::from_bytes([1; 32]),
+            status: Status::Active,
+            at_ms: 5,
+            force: false,
+            principal: "host:root".to_owned(),
+            created_at_ms: 1,
+            ends: None,
+        };
+        ledger.put_schedule(schedule.clone());
+        let mut now = begin;
+        for seconds in [30, 60, 120, 240, 480, 480, 480] {
+            let rest = Duration::from_secs(seconds);
+            ledger.rest_schedule(schedule.id, now);
+            let almost = now + rest - Duration::from_millis(1);
+            assert_eq!(ledger.next_schedule(i64::MAX - 1, almost), None);
+            now += rest;
+            assert_eq!(ledger.next_schedule(5, now).as_ref(), Some(&schedule));
+        }
+        // Of one that is gone nothing is kept.
+        ledger.remove_schedule(schedule.id);
+        ledger.rest_schedule(schedule.id, now);
+        ledger.put_schedule(schedule.clone());
+        assert_eq!(ledger.next_schedule(5, now), Some(schedule));
+    }
+}

@@ -192,7 +192,12 @@ async fn activation_by_a_key_that_may_not_any_more_is_not_made_and_a_denial_is()
     assert_eq!(world.planned().await, 0);
     let refused = world.audit_lines();
     let refused = refused.iter().filter(|line| line["phase"] == "refused");
-    assert_eq!(refused.count(), 1);
+    let refused: Vec<_> = refused.map(|line| line["detail"].to_string()).collect();
+    let told = format!("scheduled by access_key:{id} for ");
+    assert!(
+        refused.len() == 1 && refused[0].contains(&told),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
