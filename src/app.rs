@@ -28,7 +28,7 @@ use crate::admin::server::AdminServer;
 use crate::audit::AuditLog;
 use crate::ca::id::InstanceId;
 use crate::config::{AdminTransport, Config, Wire};
-use crate::control::{Control, ControlParts, InstanceSettings};
+use crate::control::{Control, ControlParts, InstanceSettings, Patience};
 use crate::mqtt::broker::Broker;
 use crate::mqtt::control_channel::CommandHandler;
 use crate::mqtt::hub::Hooks;
@@ -344,11 +344,16 @@ fn local_address(
 async fn open_control(config: &Config) -> Result<(Control, u64), StartError> {
     let database = config.data_dir.join(DATABASE);
     let (audit_path, rotation) = (config.audit_path.clone(), config.audit_rotation);
+    let forward = config.audit_forward.clone();
     let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
         let store = SqliteStore::open(&database)?;
         // A clock before 1970 makes every certificate invalid, which is the safe side.
-        let audit = AuditLog::open(&audit_path, rotation, now_ms().unwrap_or(i64::MAX))?;
-        Ok((store, audit))
+        let now_ms = now_ms().unwrap_or(i64::MAX);
+        let (mut audit, open_intents) = AuditLog::open(&audit_path, rotation, now_ms)?;
+        if let Some(forward) = forward {
+            audit.forward(forward)?;
+        }
+        Ok((store, (audit, open_intents)))
     });
     let (store, audit) = opened.await.map_err(|_| StartError::Interrupted)??;
     let head = store.head().await?;
@@ -372,6 +377,7 @@ async fn open_control(config: &Config) -> Result<(Control, u64), StartError> {
         settings: config.registry.clone(),
         keys: admin::keys(&config.admin),
         clock: Arc::new(SystemTime::now),
+        patience: Patience::default(),
     })
     .await?;
     Ok((control, head))

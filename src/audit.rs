@@ -7,12 +7,14 @@
 //! line without this program:
 //! `sed 's/,"hash":"[0-9a-f]*"}$/}/' LINE | tr -d '\n' | sha256sum`.
 //!
-//! A full file makes room for a new one ([`Rotation`]); the chain goes on in it.
+//! A full file makes room for a new one ([`Rotation`]); the chain goes on in it. Records are sent
+//! elsewhere as well, if that is wanted ([`Forward`]).
 //!
 //! The chain shows any change, removal or reordering before its last line. Whoever can write
 //! the file can still cut its end off, or compute a whole new chain: against that, note the
 //! [`Verified::head`] elsewhere from time to time.
 
+mod forward;
 mod record;
 mod rotation;
 mod tail;
@@ -21,13 +23,15 @@ mod tests;
 mod verify;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 
+pub use self::forward::{BadDestination, Destination, Format, Forward, HostPort};
+use self::forward::{Forwarder, Progress};
 pub use self::rotation::Rotation;
 pub use self::verify::{read, verify};
 use self::writer::{Request, Writer};
@@ -144,6 +148,10 @@ pub struct AuditLog {
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
     slots: Arc<Semaphore>,
+    path: PathBuf,
+    progress: Arc<Progress>,
+    /// After the writer in this order: what it writes last is forwarded, too.
+    forwarder: Option<Forwarder>,
 }
 
 impl AuditLog {
@@ -161,7 +169,8 @@ impl AuditLog {
         rotation: Rotation,
         now_ms: i64,
     ) -> Result<(Self, Vec<Event>), AuditError> {
-        let (writer, open_intents) = Writer::open(path, rotation, now_ms)?;
+        let progress = Arc::new(Progress::default());
+        let (writer, open_intents) = Writer::open(path, rotation, Arc::clone(&progress), now_ms)?;
         let (requests, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("audit-writer".to_owned())
@@ -175,8 +184,38 @@ impl AuditLog {
             requests: Some(requests),
             thread: Some(thread),
             slots: Arc::new(Semaphore::new(MAX_WAITING)),
+            path: path.to_owned(),
+            progress,
+            forwarder: None,
         };
         Ok((log, open_intents))
+    }
+
+    /// Send every record elsewhere as well, from now on and from where it ended before: all that
+    /// are kept, the first time. It happens in a thread of its own; nothing waits for it.
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub fn forward(&mut self, forward: Forward) -> Result<(), AuditError> {
+        let progress = Arc::clone(&self.progress);
+        let forwarder = Forwarder::start(&self.path, forward, progress);
+        self.forwarder = Some(forwarder.map_err(|source| AuditError::Io {
+            path: self.path.display().to_string(),
+            doing: "forwarded",
+            source,
+        })?);
+        Ok(())
+    }
+
+    /// Have the writer do nothing until what this gives is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> mpsc::Sender<()> {
+        let (holding, held) = mpsc::channel::<()>();
+        // It gets nothing; it ends when the other half is dropped.
+        let wait = move |_: &mut std::fs::File| assert!(held.recv().is_err());
+        let requests = self.requests.as_ref().unwrap();
+        requests.send(Request::With(Box::new(wait))).unwrap();
+        holding
     }
 
     /// Append the event; durable when it returns. Once the future was polled, the record is

@@ -7,6 +7,7 @@ mod addresses;
 mod convert;
 mod convert_access;
 mod convert_admin;
+mod convert_audit;
 mod convert_mqtt;
 mod convert_reach;
 pub mod fault;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use crate::admin::router::RequestLimits;
 use crate::admin::server::ConnectionLimits;
 use crate::admin::service::ServiceSettings;
-use crate::audit::Rotation;
+use crate::audit::{Forward, Rotation};
 use crate::ca::id::{AccessKeyId, AccountId, InstanceId};
 use crate::ca::topology::SameKey;
 use crate::control::policy::Policy;
@@ -59,6 +60,8 @@ pub struct Config {
     pub audit_path: PathBuf,
     /// When the audit log goes on in a new file, and how many full ones are kept.
     pub audit_rotation: Rotation,
+    /// Where its records are sent as well.
+    pub audit_forward: Option<Forward>,
     /// The log of the program.
     pub log: LogSettings,
     /// How long everything may take to end when the program is told to.

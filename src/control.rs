@@ -22,6 +22,7 @@ pub mod lockout;
 pub mod observe;
 pub mod pace;
 pub mod policy;
+mod recording;
 mod register_code;
 pub mod schedule;
 pub mod seal;
@@ -41,7 +42,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::{AuditLog, Event, Origin, Phase};
+use crate::audit::{AuditLog, Event, Origin};
 use crate::ca::certificate::CaCertificate;
 use crate::ca::id::{AccountId, InstanceId};
 use crate::ca::registry::Registry;
@@ -59,6 +60,7 @@ use self::keys::KeySettings;
 use self::ledger::Ledger;
 use self::observe::Observer;
 use self::pace::Paces;
+use self::recording::Recorder;
 use self::seal::EncryptionKey;
 use self::sessions::Sessions;
 pub use self::switch::{Back, Manner, Switched};
@@ -146,6 +148,27 @@ pub struct ControlParts {
     pub keys: KeySettings,
     /// The clock.
     pub clock: Clock,
+    /// How long a change waits for a disk that does not answer.
+    pub patience: Patience,
+}
+
+/// How long a change waits for a disk that does not answer, so that the next one has its turn: a
+/// denial is made in memory whatever becomes of the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// With the audit log, for each record. Default: 2 seconds.
+    pub audit: Duration,
+    /// With the store, for each commit. Default: 5 seconds.
+    pub store: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            audit: Duration::from_secs(2),
+            store: Duration::from_secs(5),
+        }
+    }
 }
 
 /// The handle to change and read trust. Cheap to clone.
@@ -159,7 +182,9 @@ struct Inner {
     /// When it was opened, Unix milliseconds.
     began_ms: i64,
     store: Arc<dyn Store>,
-    audit: AuditLog,
+    /// How long a commit may take.
+    store_limit: Duration,
+    recorder: Recorder,
     ledger: RwLock<Ledger>,
     /// The access keys in force, those of the configuration too.
     keys: Arc<AccessKeys>,
@@ -226,10 +251,12 @@ impl Control {
         }
     }
 
-    /// Whether trust can be changed, every change is durable, and what is in the store is known.
+    /// Whether trust can be changed, every change is durable and recorded, and what is in the store
+    /// is known.
     pub fn is_ready(&self) -> bool {
         self.0.durable.load(Ordering::Acquire)
             && self.0.followed.load(Ordering::Acquire)
+            && self.0.recorder.is_up_to_date()
             && !self.0.closing.is_cancelled()
     }
 
@@ -302,26 +329,6 @@ impl Inner {
                 found.resource
             ))),
         }
-    }
-
-    async fn record(&self, record: &Record<'_>, phase: Phase, outcome: Outcome) -> Answer<()> {
-        let event = Event {
-            phase,
-            origin: origin(record.caller),
-            action: record.action.to_owned(),
-            instance: record
-                .instance
-                .map(|instance| instance.chars().take(64).collect()),
-            subject: record.subject.clone(),
-            before: record.before.map(str::to_owned),
-            after: record.after.map(str::to_owned),
-            code: outcome.code,
-            detail: outcome.detail,
-        };
-        self.audit
-            .record(self.now_ms(), event)
-            .await
-            .map_err(|error| ControlError::Internal(error.to_string()))
     }
 }
 

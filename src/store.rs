@@ -276,6 +276,9 @@ pub enum StoreError {
     /// failed, a crash may bring the change back.
     #[error("the database failed: {0}")]
     Database(#[from] rusqlite::Error),
+    /// It takes too long to wait for. What was asked for may still be done.
+    #[error("the disk of the store has not answered for {0:?}")]
+    Silent(std::time::Duration),
     /// The writer has stopped.
     #[error("the store is closed")]
     Closed,

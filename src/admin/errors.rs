@@ -276,6 +276,20 @@ impl From<ControlError> for ApiError {
                 ),
                 ..Self::internal(cause)
             },
+            ControlError::Unrecorded(cause) => Self {
+                detail: Some(
+                    "It is denied now, also after a restart. The audit log cannot be written; it is recorded when it can."
+                        .to_owned(),
+                ),
+                ..Self::internal(cause)
+            },
+            ControlError::Unanswered(cause) => Self {
+                detail: Some(
+                    "The disk does not answer. The change is not in force, and comes into force if the disk has it. Look at the listing later."
+                        .to_owned(),
+                ),
+                ..Self::internal(cause)
+            },
             ControlError::Internal(cause) => Self::internal(cause),
             ControlError::LocksOut(_) => Self::with_detail(
                 Code::PermissionCheckFailed,

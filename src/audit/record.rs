@@ -81,7 +81,7 @@ impl Chain {
                 return Err("it is the first, and follows another".to_owned());
             }
         } else {
-            let expected = self.seq + 1;
+            let expected = self.seq.saturating_add(1);
             if record.seq != expected {
                 return Err(format!(
                     "it has number {}, where {expected} is due: records were removed, repeated \

@@ -113,12 +113,16 @@ pub(super) fn too_many(path: &Path, keep: Option<usize>) -> io::Result<Vec<Full>
     Ok(full)
 }
 
-/// Remove files that a record says are removed.
+/// Remove files that a record says are removed, the oldest first.
 pub(super) fn remove(full: &[Full]) {
     for Full { path, .. } in full {
-        if let Err(error) = fs::remove_file(path) {
-            // It is tried again with the next full file.
-            tracing::error!(path = %path.display(), %error, "an old file of the audit log cannot be removed");
+        if let Err(error) = fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            // It is tried again with the next full file. A younger one that went before it would
+            // leave a gap in the chain.
+            tracing::error!(path = %path.display(), %error, "an old file of the audit log cannot be removed; it stays, and so do younger ones");
+            return;
         }
     }
 }

@@ -13,13 +13,13 @@ mod rotation;
 use super::record::MAX_LINE;
 use super::*;
 
-struct Bench {
+pub(super) struct Bench {
     _directory: TempDir,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         Self {
             path: directory.path().join("audit.jsonl"),
@@ -32,7 +32,7 @@ impl Bench {
     }
 
     /// A log with these events.
-    fn with(events: &[Event]) -> Self {
+    pub(super) fn with(events: &[Event]) -> Self {
         let bench = Self::new();
         let (log, _) = bench.open();
         block_on(async {
@@ -52,19 +52,19 @@ impl Bench {
         file.write_all(content).unwrap();
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         let text = String::from_utf8(self.read()).unwrap();
         text.lines().map(str::to_owned).collect()
     }
 
-    fn set_lines(&self, lines: &[String]) {
+    pub(super) fn set_lines(&self, lines: &[String]) {
         fs::write(&self.path, lines.join("\n") + "\n").unwrap();
     }
 }
 
 const NOW: i64 = 1_795_521_600_123;
 
-fn event(phase: Phase, request: u32) -> Event {
+pub(super) fn event(phase: Phase, request: u32) -> Event {
     Event {
         phase,
         origin: Origin {
@@ -83,13 +83,13 @@ fn event(phase: Phase, request: u32) -> Event {
     }
 }
 
-fn pairs(count: u32) -> Vec<Event> {
+pub(super) fn pairs(count: u32) -> Vec<Event> {
     (0..count)
         .flat_map(|n| [event(Phase::Intent, n), event(Phase::Done, n)])
         .collect()
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap()
@@ -358,6 +358,19 @@ fn a_full_disk_fails_the_record_and_heals() {
     drop(log);
     assert_eq!(verify(&bench.path).unwrap().records, 3);
     assert_eq!(bench.open().1, []);
+}
+
+#[test]
+fn a_log_that_was_cut_takes_no_records() {
+    let bench = Bench::with(&pairs(2));
+    let (log, _) = bench.open();
+    let whole = bench.read();
+    fs::write(&bench.path, "").unwrap();
+    let error = block_on(log.record(NOW, event(Phase::Intent, 9))).unwrap_err();
+    assert!(error.to_string().contains("another hand cut it"), "{error}");
+    fs::write(&bench.path, whole).unwrap();
+    block_on(log.record(NOW, event(Phase::Refused, 9))).unwrap();
+    assert_eq!(verify(&bench.path).unwrap().records, 5);
 }
 
 #[test]

@@ -52,10 +52,19 @@ pub fn read(path: &Path, mut each: impl FnMut(Entry)) -> Result<Verified, AuditE
 }
 
 /// The files of the log at one moment: the full ones, and the one that is written.
-fn files_of(path: &Path) -> Result<(Vec<Full>, File), AuditError> {
+pub(super) fn files_of(path: &Path) -> Result<(Vec<Full>, File), AuditError> {
+    let mut tries = 0;
     loop {
         let full = rotation::full_files(path).map_err(unreadable(path))?;
-        let newest = File::open(path).map_err(unreadable(path))?;
+        let newest = match File::open(path) {
+            // For a moment there is none while a full one makes room.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 100 => {
+                tries += 1;
+                std::thread::yield_now();
+                continue;
+            }
+            opened => opened.map_err(unreadable(path))?,
+        };
         if rotation::full_files(path).map_err(unreadable(path))? == full {
             return Ok((full, newest));
         }

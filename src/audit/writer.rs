@@ -2,15 +2,18 @@
 //! answered after the flush.
 //!
 //! [`Writer::append`] is the one place that writes the file. At its start a full file makes room for
-//! a new one, unless a change is under way: so its intent and its outcome are in one file.
+//! a new one, unless a change is under way: so its intent and its outcome are in one file, but where
+//! there is always one under way.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::forward::Progress;
 use super::record::{Chain, OpenIntents, bounded};
 use super::rotation::{self, Full, Rotation};
 use super::tail;
@@ -44,6 +47,8 @@ pub(super) struct Writer {
     chain: Chain,
     open: OpenIntents,
     rotation: Rotation,
+    /// Whoever reads behind the writer is told here.
+    progress: Arc<Progress>,
     /// How long the file may become before it is tried again to go on in a new one.
     not_before: u64,
     /// The file may have something after `length`, from a write that failed.
@@ -55,6 +60,7 @@ impl Writer {
     pub(super) fn open(
         path: &Path,
         rotation: Rotation,
+        progress: Arc<Progress>,
         now_ms: i64,
     ) -> Result<(Self, Vec<Event>), AuditError> {
         let failed = |doing: &'static str| {
@@ -65,6 +71,9 @@ impl Writer {
             }
         };
         files::ensure_private(path).map_err(failed("used"))?;
+        for full in rotation::full_files(path).map_err(failed("read"))? {
+            files::check_private(&full.path).map_err(failed("used"))?;
+        }
         let mut file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -84,6 +93,7 @@ impl Writer {
             chain: end.chain,
             open: end.open,
             rotation,
+            progress,
             not_before: 0,
             dirty: end.torn > 0,
         };
@@ -94,6 +104,7 @@ impl Writer {
             );
             writer.append(vec![(now_ms, cut_off(end.torn))])?;
         }
+        writer.progress.flushed(writer.chain.seq);
         let open = writer.open.events();
         Ok((writer, open))
     }
@@ -142,6 +153,8 @@ impl Writer {
         self.check_file()?;
         self.cut_back()?;
         let old = self.make_room(&mut events);
+        // If that failed half-way, the file may have its full name already, and must not grow.
+        self.check_file()?;
         let mut chain = self.chain.clone();
         let mut open = self.open.clone();
         let mut lines = Vec::new();
@@ -168,6 +181,7 @@ impl Writer {
         self.length += lines.len() as u64;
         self.chain = chain;
         self.open = open;
+        self.progress.flushed(self.chain.seq);
         // Only when a record says so.
         rotation::remove(&old);
         Ok(())
@@ -182,12 +196,14 @@ impl Writer {
         };
         let now_ms = events.first().map_or(0, |(now_ms, _)| *now_ms);
         let full = self.length >= most.max(self.not_before) && self.length > 0;
-        if !full || self.open.oldest() != 0 {
+        // Where changes follow each other without a break, not for ever.
+        let at_rest = self.open.oldest() == 0 || self.length / 2 >= most;
+        if !full || !at_rest {
             return Vec::new();
         }
         let last = self.chain.seq;
         let renewed = rotation::renew(&self.path, last)
-            .and_then(|file| Ok((file, FileIdentity::of(&self.path)?)));
+            .and_then(|file| FileIdentity::of_open(&file).map(|identity| (file, identity)));
         match renewed {
             Ok((file, identity)) => {
                 (self.file, self.identity, self.length) = (file, identity, 0);
@@ -228,7 +244,7 @@ impl Writer {
     /// Records in a file that was moved away or deleted would be lost.
     fn check_file(&self) -> Result<(), AuditError> {
         match FileIdentity::of(&self.path) {
-            Ok(identity) if identity == self.identity => Ok(()),
+            Ok(identity) if identity == self.identity => self.check_length(),
             Ok(_) => Err(self.failed(
                 "written",
                 io::Error::other(
@@ -237,6 +253,22 @@ impl Writer {
             )),
             Err(error) => Err(self.failed("found any more", error)),
         }
+    }
+
+    /// Nor may it be shorter than it was: what is put after a hole cannot be read.
+    fn check_length(&self) -> Result<(), AuditError> {
+        let metadata = (self.file.metadata()).map_err(|error| self.failed("looked at", error))?;
+        let (expected, length) = (self.length, metadata.len());
+        if length >= expected || !metadata.is_file() {
+            return Ok(());
+        }
+        Err(self.failed(
+            "written",
+            io::Error::other(format!(
+                "another hand cut it from {expected} to {length} octets: put it back, or move it \
+                 away and restart the broker"
+            )),
+        ))
     }
 
     fn failed(&self, doing: &'static str, source: io::Error) -> AuditError {

@@ -6,9 +6,8 @@ use super::addresses::{self, Reach};
 use super::fault::{ConfigError, Faults};
 use super::{
     Config, CrlSource, Development, Instance, Overrides, Persistence, Tls, convert_access,
-    convert_admin, convert_mqtt, convert_reach, file,
+    convert_admin, convert_audit, convert_mqtt, convert_reach, file,
 };
-use crate::audit::Rotation;
 use crate::ca::id::InstanceId;
 use crate::ca::topology::SameKey;
 use crate::control::{ControlSettings, OnInactivate};
@@ -73,7 +72,8 @@ fn whole(
     let save = faults.seconds("shutdown.save_seconds", save, 1, 3600);
     let checkpoint = file.store.checkpoint_seconds;
     let checkpoint = faults.seconds("store.checkpoint_seconds", checkpoint, 1, 3600);
-    let rotation = rotation(faults, &file.audit);
+    let rotation = convert_audit::rotation(faults, &file.audit);
+    let forward = convert_audit::forward(faults, &file.audit);
     Some(Config {
         instances: instances?,
         registry: registry?,
@@ -85,23 +85,13 @@ fn whole(
             .path
             .unwrap_or_else(|| data_dir.join("audit.log")),
         audit_rotation: rotation?,
+        audit_forward: forward?,
         data_dir,
         checkpoint: checkpoint?,
         log: log?,
         shutdown_grace: grace?,
         save_limit: save?,
         development: certs_dir.map(|certs_dir| Development { certs_dir }),
-    })
-}
-
-fn rotation(faults: &mut Faults, written: &file::Audit) -> Option<Rotation> {
-    let most = written.max_bytes;
-    // A file for every few records would be none that anybody can look through.
-    let least = if most == 0 { 0 } else { 64 << 10 };
-    let most = faults.number("audit.max_bytes", most, least, 1 << 40)?;
-    Some(Rotation {
-        max_octets: (most > 0).then_some(most),
-        keep: (written.keep_files > 0).then_some(written.keep_files),
     })
 }
 

@@ -225,6 +225,17 @@ pub struct Audit {
     pub path: Option<PathBuf>,
     pub max_bytes: u64,
     pub keep_files: usize,
+    pub forward: Option<AuditForward>,
+}
+
+/// `[audit.forward]`
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct AuditForward {
+    pub to: Option<String>,
+    pub format: String,
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `[log]`
@@ -281,6 +292,17 @@ impl Default for Audit {
             path: None,
             max_bytes: rotation.max_octets.unwrap_or(0),
             keep_files: rotation.keep.unwrap_or(0),
+            forward: None,
+        }
+    }
+}
+
+impl Default for AuditForward {
+    fn default() -> Self {
+        Self {
+            to: None,
+            format: "syslog".to_owned(),
+            ca_file: None,
         }
     }
 }

@@ -21,6 +21,8 @@ impl Files {
         files.write("server.key", "");
         files.write("admin-ca.pem", "");
         files.write("admin-server.key", "");
+        let collector = crate::testing::TestCa::root("collector", 1).pem();
+        files.write("collector-ca.pem", &collector);
         let key = r#"{"AccessKeyId": "operator", "AccessKeySecret": "s3cret", "Endpoint": "x"}"#;
         files.write("admin-key.json", key);
         files.write("secret-encryption.key", &"0123456789abcdef".repeat(4));
@@ -212,6 +214,72 @@ fn crl_without_a_file_and_limits_out_of_range_are_named() {
             "registry.crl_poll_seconds"
         ]
     );
+}
+
+#[test]
+fn forwarding_without_a_place_or_trust_is_named() {
+    let files = Files::new();
+    files.write("empty.pem", "no certificate");
+    let fault = |lines: &str| {
+        let faults = files.faults(&format!("{MINIMAL}\n[audit.forward]\n{lines}\n"));
+        let [fault] = faults.as_slice() else {
+            panic!("{faults:?}")
+        };
+        (fault.key.clone(), fault.what.clone())
+    };
+    for (lines, key, what) in [
+        ("", "to", "required"),
+        ("to = \"syslog\"", "to", "must be \"unix:PATH\""),
+        ("to = \"file:/tmp/x\"", "to", "must be \"unix:PATH\""),
+        ("to = \"unix:\"", "to", "must be \"unix:PATH\""),
+        ("to = \"udp:host\"", "to", "a host and a port"),
+        ("to = \"tcp:host:0\"", "to", "a host and a port"),
+        ("to = \"tcp:host:66000\"", "to", "a host and a port"),
+        ("to = \"tcp:::1:514\"", "to", "a host and a port"),
+        ("to = \"tcp:[::z]:514\"", "to", "a host and a port"),
+        ("to = \"tls:host:6514\"", "to", "audit.forward.ca_file"),
+        (
+            "to = \"udp:host:514\"\nformat = \"xml\"",
+            "format",
+            "must be one of",
+        ),
+        (
+            "to = \"tls:h:1\"\nca_file = \"/etc/portcullis/none.pem\"",
+            "ca_file",
+            "cannot be read",
+        ),
+        (
+            "to = \"tls:h:1\"\nca_file = \"/etc/portcullis/empty.pem\"",
+            "ca_file",
+            "no certificate",
+        ),
+        (
+            "to = \"tcp:h:1\"\nca_file = \"/etc/portcullis/collector-ca.pem\"",
+            "to",
+            "only tls: has",
+        ),
+        (
+            "to = \"tls:a b:1\"\nca_file = \"/etc/portcullis/collector-ca.pem\"",
+            "to",
+            "no name",
+        ),
+    ] {
+        let found = fault(lines);
+        assert_eq!(found.0, format!("audit.forward.{key}"), "{lines}");
+        assert!(found.1.contains(what), "{lines}: {}", found.1);
+    }
+    for to in [
+        "unix:/dev/log",
+        "udp:127.0.0.1:514",
+        "tcp:[::1]:601",
+        "tcp:logs.example.com:601",
+    ] {
+        let config = files.load(&format!("{MINIMAL}\n[audit.forward]\nto = \"{to}\"\n"));
+        let forward = config.unwrap().audit_forward.unwrap();
+        assert_eq!(forward.to.to_string(), to);
+        assert_eq!(forward.format, crate::audit::Format::Syslog);
+    }
+    assert!(files.load(MINIMAL).unwrap().audit_forward.is_none());
 }
 
 #[test]

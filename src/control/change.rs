@@ -36,8 +36,9 @@ impl Inner {
     /// toward deny, live connections, outcome. Gives the number of connections that were ended.
     ///
     /// # Errors
-    /// [`ControlError::NotDurable`] if it is denied in memory only, [`ControlError::Internal`] if
-    /// nothing was changed.
+    /// [`ControlError::NotDurable`] if it is denied in memory only, [`ControlError::Unrecorded`] if
+    /// it is in force and on disk, [`ControlError::Unanswered`] if nobody can say,
+    /// [`ControlError::Internal`] if nothing was changed.
     pub(crate) async fn carry_out(
         &self,
         turn: &mut Turn,
@@ -122,29 +123,27 @@ impl Inner {
             detail: record.note.clone(),
         };
         let intent = self.record(record, Phase::Intent, note).await;
-        let result = match toward {
-            Toward::Allow => match intent {
-                Ok(()) => self
-                    .commit(turn, changes, Toward::Allow)
-                    .await
-                    .map(|()| end(self, publish(self)))
-                    .map_err(|error| ControlError::Internal(error.to_string())),
-                Err(error) => Err(error),
-            },
-            Toward::Deny => {
+        let (result, unrecorded) = match (toward, intent) {
+            (Toward::Allow, Err(error)) => (Err(error), None),
+            (Toward::Allow, Ok(())) => {
+                let kept = self.commit(turn, changes, Toward::Allow).await;
+                let done = kept.map(|()| end(self, publish(self)));
+                let failed = |error: StoreError| match error {
+                    StoreError::Silent(_) => ControlError::Unanswered(error.to_string()),
+                    error => ControlError::Internal(error.to_string()),
+                };
+                (done.map_err(failed), None)
+            }
+            (Toward::Deny, intent) => {
                 let effects = publish(self);
                 let kept = self.commit(turn, changes, Toward::Deny).await;
                 let ended = end(self, effects);
-                match (intent, kept) {
-                    (Ok(()), Ok(())) => Ok(ended),
-                    (Err(error), Ok(())) => {
-                        Err(ControlError::NotDurable(format!("{error} (audit log)")))
-                    }
-                    (_, Err(error)) => Err(ControlError::NotDurable(error.to_string())),
-                }
+                let done = kept.map(|()| ended);
+                let failed = |error: StoreError| ControlError::NotDurable(error.to_string());
+                (done.map_err(failed), intent.err())
             }
         };
-        let (phase, outcome) = match &result {
+        let (phase, mut outcome) = match &result {
             Ok(ended) => {
                 let (code, detail) = (None, ended.detail());
                 (Phase::Done, Outcome { code, detail })
@@ -159,10 +158,24 @@ impl Inner {
                 (Phase::Failed, Outcome::error(error))
             }
         };
-        if let Err(error) = self.record(record, phase, outcome).await {
-            tracing::error!(%error, "the outcome of a change could not be audited");
+        if let Some(error) = &unrecorded {
+            let before = outcome.detail.map_or(String::new(), |it| format!("{it}; "));
+            outcome.detail = Some(format!(
+                "{before}the intent was not recorded before: {error}"
+            ));
         }
-        result
+        if let Err(error) = self.record(record, phase, outcome).await {
+            tracing::error!(
+                action = record.action,
+                subject = record.subject,
+                %error,
+                "the outcome of a change is not in the audit log yet"
+            );
+        }
+        match (result, unrecorded) {
+            (Ok(_), Some(error)) => Err(ControlError::Unrecorded(error.to_string())),
+            (result, _) => result,
+        }
     }
 
     /// The plan of a change; if it came to nothing, the refusal is logged and audited.
@@ -206,7 +219,7 @@ impl Inner {
         if all.is_empty() {
             return Ok(());
         }
-        match self.store.commit(turn.seq, all.clone()).await {
+        match self.commit_in_time(turn.seq, all.clone()).await {
             Ok(seq) => {
                 turn.seq = seq;
                 self.paid(turn);
@@ -220,7 +233,7 @@ impl Inner {
                     Toward::Allow => turn.owed.clone(),
                 };
                 if !over.is_empty() {
-                    if let Err(error) = self.store.commit(head, over).await {
+                    if let Err(error) = self.commit_in_time(head, over).await {
                         return Err(self.unpaid(turn, changes, toward, error));
                     }
                     self.paid(turn);
@@ -236,6 +249,15 @@ impl Inner {
                 }
             }
             Err(error) => Err(self.unpaid(turn, changes, toward, error)),
+        }
+    }
+
+    /// Commit, and not wait for ever: what is asked of the store is done in the order in which it was
+    /// asked, so whatever it does later is known when it does.
+    async fn commit_in_time(&self, seq: u64, changes: Vec<Change>) -> Result<u64, StoreError> {
+        match tokio::time::timeout(self.store_limit, self.store.commit(seq, changes)).await {
+            Ok(committed) => committed,
+            Err(_) => Err(StoreError::Silent(self.store_limit)),
         }
     }
 
@@ -285,6 +307,18 @@ impl Inner {
                 peers.cut_over_by(&effects.denied, objection) + of_devices
             }
             OnInactivate::Keep => 0,
+        }
+    }
+
+    /// Try again and again to record what is owed, until the process ends.
+    pub(crate) async fn record_what_is_owed(self: Arc<Self>) {
+        let mut every = tokio::time::interval(std::time::Duration::from_secs(1));
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = every.tick() => self.recorder.pay(self.now_ms()).await,
+                () = self.closing.cancelled() => return self.recorder.pay(self.now_ms()).await,
+            }
         }
     }
 

@@ -135,6 +135,12 @@ pub enum ControlError {
     /// The denial is in force in memory, but a restart might lose it.
     #[error("it is denied now, but that could not be made durable: {0}")]
     NotDurable(String),
+    /// The denial is in force and on disk, but its record is not in the audit log yet.
+    #[error("it is denied now, also after a restart; it is not in the audit log yet: {0}")]
+    Unrecorded(String),
+    /// The disk does not answer. Nothing is allowed now; it may be when the disk does.
+    #[error("it is not in force, and may yet come into force: {0}")]
+    Unanswered(String),
     /// Nothing was changed; the text is for the log.
     #[error("nothing was changed: {0}")]
     Internal(String),
@@ -171,6 +177,8 @@ impl ControlError {
             ControlError::KeyIsConfigured(_) => "key_is_configured",
             ControlError::TooManyKeys(_) => "too_many_keys",
             ControlError::NotDurable(_) => "not_durable",
+            ControlError::Unrecorded(_) => "unrecorded",
+            ControlError::Unanswered(_) => "unanswered",
             ControlError::Internal(_) => "internal",
             ControlError::LocksOut(_) => "locks_out",
             ControlError::Busy => "busy",

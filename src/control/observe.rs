@@ -1,12 +1,13 @@
 //! Who is told of changes of trust, once they are in force and the audit log has them.
 //!
-//! What is told comes from what the audit log was given: the two cannot differ. An instance's
-//! observer is told of that instance, and of the access keys of the account that owns it.
+//! What is told of a change that was asked for comes from what the audit log was given: the two
+//! cannot differ. What another hand did in the store is recorded beside, and of the recording of
+//! devices that connect only the observers are told. An instance's observer is told of that instance, and of the access keys of the account that owns it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::audit::Origin;
+use crate::audit::{Event, Origin, Phase};
 use crate::ca::id::{AccountId, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::control::ca::word;
@@ -194,6 +195,7 @@ impl Inner {
         let (durability, connections_ended) = match result {
             Ok(ended) => (Durability::OnDisk, Some(ended.at_once)),
             Err(ControlError::NotDurable(_)) => (Durability::InMemory, None),
+            Err(ControlError::Unrecorded(_)) => (Durability::OnDisk, None),
             Err(_) => return None,
         };
         let subject = Subject::of(&record.subject)?;
@@ -250,7 +252,35 @@ impl Inner {
         after: Option<Status>,
     ) {
         let sn = ca.certificate.serial().to_string();
+        self.record_found(Some(at), format!("ca:{sn}"), before, after);
         self.tell_unasked(at, FOUND, "store", Subject::Ca { sn }, before, after);
+    }
+
+    /// Record what another hand has done in the store.
+    pub(crate) fn record_found(
+        &self,
+        at: Option<&Instance>,
+        subject: String,
+        before: Option<Status>,
+        after: Option<Status>,
+    ) {
+        let event = Event {
+            phase: Phase::Done,
+            origin: Origin {
+                principal: "system".to_owned(),
+                door: "store".to_owned(),
+                address: None,
+                request_id: String::new(),
+            },
+            action: FOUND.to_owned(),
+            instance: at.map(|at| at.id.to_string()),
+            subject,
+            before: before.map(|it| word(it).to_owned()),
+            after: after.map(|it| word(it).to_owned()),
+            code: None,
+            detail: Some("another hand changed it in the database".to_owned()),
+        };
+        self.recorder.owe(self.now_ms(), event);
     }
 
     /// Tell what another hand has done to a device in the store.
@@ -266,10 +296,12 @@ impl Inner {
         let Some(ca) = ledger.ca(device.ca) else {
             return;
         };
-        let subject = Subject::Device {
-            ca_sn: ca.certificate.serial().to_string(),
-            serial: device.serial.to_string(),
-        };
+        let (ca_sn, serial) = (
+            ca.certificate.serial().to_string(),
+            device.serial.to_string(),
+        );
+        self.record_found(Some(at), format!("device:{ca_sn}/{serial}"), before, after);
+        let subject = Subject::Device { ca_sn, serial };
         self.tell_unasked(at, FOUND, "store", subject, before, after);
     }
 

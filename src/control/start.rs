@@ -18,6 +18,7 @@ use crate::control::change::Toward;
 use crate::control::change::Turn;
 use crate::control::keys::KeyFault;
 use crate::control::ledger::{Ca, KeptCrl, Ledger, device_key};
+use crate::control::recording::Recorder;
 use crate::control::seal;
 use crate::control::{Control, ControlParts, Inner, Instance, InstanceSettings, clock_ms};
 use crate::store::{AccessKeyRecord, CaRecord, Change, KeptSecret, Snapshot, StoreError};
@@ -85,7 +86,8 @@ impl Control {
             began_ms: clock_ms(&parts.clock),
             clock: parts.clock,
             store: parts.store,
-            audit,
+            store_limit: parts.patience.store,
+            recorder: Recorder::new(audit, parts.patience.audit),
             ledger: RwLock::new(Ledger::default()),
             keys: Arc::new(parts.keys.configured.into_iter().collect()),
             encryption: parts.keys.encryption,
@@ -112,6 +114,7 @@ impl Control {
                 .tasks
                 .spawn(Arc::clone(&inner).record_devices(to_record)),
             inner.tasks.spawn(Arc::clone(&inner).pay_what_is_owed()),
+            inner.tasks.spawn(Arc::clone(&inner).record_what_is_owed()),
             inner.tasks.spawn(Arc::clone(&inner).follow_the_store()),
             inner.tasks.spawn(Arc::clone(&inner).follow_the_clock()),
             inner.tasks.spawn(Arc::clone(&inner).follow_schedules()),
@@ -230,7 +233,7 @@ impl Inner {
                 detail: Some(holds),
                 ..intent
             };
-            self.audit.record(self.now_ms(), closed).await?;
+            self.recorder.write_at_last(self.now_ms(), closed).await?;
         }
         Ok(())
     }

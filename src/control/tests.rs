@@ -9,6 +9,7 @@ mod observe;
 mod other_hand;
 mod pace;
 mod permissions;
+mod recording;
 mod registering;
 mod schedules;
 mod sessions;

@@ -178,6 +178,8 @@ impl Inner {
             gone.map(|key| key.id.clone()).collect()
         };
         for id in gone {
+            let before = ledger.key(&id).map(|key| key.status);
+            self.record_found(None, format!("access_key:{id}"), before, None);
             ledger.remove_key(&id);
             self.keys.remove(&id);
         }
@@ -196,6 +198,9 @@ impl Inner {
                     tracing::error!(access_key.id = %key.id, %error, "an access key that was changed by another hand is out of force");
                 }
             }
+            let before = ledger.key(&key.id).map(|key| key.status);
+            let subject = format!("access_key:{}", key.id);
+            self.record_found(None, subject, before, Some(key.status));
             ledger.put_key(key);
         }
     }

@@ -15,11 +15,19 @@ pub(crate) struct FileIdentity {
 impl FileIdentity {
     /// The file at `path` now.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(Self {
+        Ok(Self::from(&fs::metadata(path)?))
+    }
+
+    /// The file that is open.
+    pub(crate) fn of_open(file: &File) -> io::Result<Self> {
+        Ok(Self::from(&file.metadata()?))
+    }
+
+    fn from(metadata: &fs::Metadata) -> Self {
+        Self {
             device: metadata.dev(),
             inode: metadata.ino(),
-        })
+        }
     }
 }
 

@@ -49,6 +49,10 @@ families! {
     describe_gauge "portcullis_crl_entries" "Entries of all CRLs that are in force.";
     describe_gauge "portcullis_crls_expired" "CRLs that are in force and have expired.";
     describe_gauge "portcullis_crl_files_failing" "Files of CRLs that cannot be taken as they are; the last list of each stays in force.";
+    describe_gauge "portcullis_audit_unrecorded" "Records of changes that were made and that could not be written to the audit log yet.";
+    describe_counter "portcullis_audit_forwarded_total" "Audit records that were sent to the collector, repeated ones counted each time.";
+    describe_counter "portcullis_audit_forward_skipped_total" "Audit records that were not and will not be sent to the collector, by reason: missing in the log's files, or too_long for a datagram.";
+    describe_gauge "portcullis_audit_forward_waiting" "Audit records that are on disk and have yet to be sent to the collector.";
     describe_counter "portcullis_admin_calls_total" "Calls of the admin API by door, operation and result code.";
     describe_histogram "portcullis_admin_call_seconds" "Time from the request to the answer of admin calls.";
     describe_counter "portcullis_admin_connections_total" "Connections to the admin address by what became of them.";

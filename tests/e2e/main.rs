@@ -17,6 +17,7 @@ mod access;
 mod access_rules;
 mod algorithms;
 mod audit;
+mod audit_forward;
 mod chains;
 mod cli;
 mod control_channel;

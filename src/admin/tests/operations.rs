@@ -38,6 +38,7 @@ impl World {
             settings: ControlSettings::default(),
             keys: KeySettings::default(),
             clock: Arc::new(SystemTime::now),
+            patience: Default::default(),
         };
         let runtime = runtime();
         let control = runtime.block_on(Control::open(parts)).unwrap();

@@ -130,9 +130,10 @@ fn old_files_are_removed_when_a_record_says_so() {
 #[test]
 fn change_that_is_under_way_keeps_its_file() {
     let bench = Bench::new();
-    let log = bench.open_with(1, None);
+    let log = bench.open_with(1_200, None);
     record(&log, &[event(Phase::Intent, 1), event(Phase::Intent, 2)]);
     record(&log, &[event(Phase::Done, 2), event(Phase::Intent, 3)]);
+    assert!(bench.read().len() > 1_200);
     assert_eq!(bench.full(), Vec::<PathBuf>::new());
     record(&log, &[event(Phase::Done, 1), event(Phase::Done, 3)]);
     record(&log, &[event(Phase::Intent, 4)]);
@@ -140,6 +141,49 @@ fn change_that_is_under_way_keeps_its_file() {
     drop(log);
     let (_, open) = bench.open();
     assert_eq!(open, [event(Phase::Intent, 4)]);
+}
+
+#[test]
+fn changes_without_a_break_do_not_keep_a_file_for_ever() {
+    let bench = Bench::new();
+    let log = bench.open_with(1_200, None);
+    record(&log, &[event(Phase::Intent, 0)]);
+    for n in 1..10 {
+        record(&log, &[event(Phase::Intent, n), event(Phase::Done, n - 1)]);
+    }
+    assert!(bench.full().len() >= 2, "{:?}", bench.full());
+    drop(log);
+    let (log, open) = bench.open();
+    assert_eq!(open, [event(Phase::Intent, 9)]);
+    record(&log, &[event(Phase::Done, 9)]);
+    assert_eq!(verify(&bench.path).unwrap().first, 1);
+}
+
+#[test]
+fn file_that_cannot_be_removed_keeps_the_younger_ones() {
+    let bench = Bench::rotated(None);
+    // A directory in its place is what even root cannot remove as a file.
+    let oldest = bench.full()[0].clone();
+    let (aside, rest) = (bench.path.with_extension("aside"), bench.full()[1].clone());
+    fs::rename(&oldest, &aside).unwrap();
+    fs::create_dir(&oldest).unwrap();
+    let full = full_files(&bench.path).unwrap();
+    crate::audit::rotation::remove(&full[..2]);
+    assert!(rest.exists());
+    fs::remove_dir(&oldest).unwrap();
+    fs::rename(&aside, &oldest).unwrap();
+    crate::audit::rotation::remove(&full[..2]);
+    assert!(!rest.exists() && !oldest.exists());
+}
+
+#[test]
+fn full_file_that_others_may_read_stops_the_start() {
+    let bench = Bench::rotated(None);
+    let mode = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(&bench.full()[0], mode).unwrap();
+    let opened = AuditLog::open(&bench.path, Rotation::default(), NOW).map(|_| ());
+    let error = opened.unwrap_err().to_string();
+    assert!(error.contains("run `chmod 600"), "{error}");
 }
 
 #[test]

@@ -144,7 +144,7 @@ impl Inner {
                 tracing::info!(schedule = %id, ca.sn = %ca.certificate.serial(), state = word(status), sessions, "a scheduled change was made");
             }
             // In force, and owed to the disk with the removal of the schedule.
-            Err(ControlError::NotDurable(_)) => {}
+            Err(ControlError::NotDurable(_) | ControlError::Unrecorded(_)) => {}
             Err(_) => self.ledger_mut().rest_schedule(id, Instant::now()),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::Notify;
@@ -20,7 +20,7 @@ use crate::ca::topology::SameKey;
 use crate::control::keys::KeySettings;
 use crate::control::{
     Caller, Control, ControlError, ControlParts, ControlSettings, Door, Grant, InstanceSettings,
-    OnInactivate, Principal,
+    OnInactivate, Patience, Principal,
 };
 use crate::store::{Change, CrlDer, Snapshot, Store, StoreError, StoreFuture};
 use crate::testing::{TestCa, TestDevice, now_secs};
@@ -33,6 +33,9 @@ pub(super) struct TestStore {
     pub(super) kept: Mutex<Snapshot>,
     pub(super) lists: Mutex<HashMap<CrlDigest, CrlDer>>,
     pub(super) broken: AtomicBool,
+    /// Commits get no answer, and are made when [`answer`](TestStore::answer) is called.
+    pub(super) silent: AtomicBool,
+    late: Mutex<Vec<(u64, Vec<Change>)>>,
     pub(super) changed: Notify,
 }
 
@@ -92,6 +95,17 @@ impl TestStore {
         kept.seq
     }
 
+    /// The disk is back: what was asked of it meanwhile is done, in that order.
+    pub(super) fn answer(&self) {
+        self.silent.store(false, Ordering::Relaxed);
+        for (expected, changes) in std::mem::take(&mut *self.late.lock().unwrap()) {
+            let head = self.kept.lock().unwrap().seq;
+            if head == expected {
+                self.apply(changes);
+            }
+        }
+    }
+
     pub(super) fn status(&self, id: CaId) -> Option<Status> {
         let kept = self.kept.lock().unwrap();
         kept.cas.iter().find(|ca| ca.id == id).map(|ca| ca.status)
@@ -128,6 +142,10 @@ impl Store for TestStore {
             tokio::task::yield_now().await;
             if self.broken.load(Ordering::Relaxed) {
                 return Err(StoreError::Closed);
+            }
+            if self.silent.load(Ordering::Relaxed) {
+                self.late.lock().unwrap().push((expected, changes));
+                return std::future::pending().await;
             }
             let head = self.kept.lock().unwrap().seq;
             if head != expected {
@@ -291,6 +309,11 @@ pub(super) fn parts(
         },
         keys: KeySettings::default(),
         clock: Arc::new(move || *clock.lock().unwrap()),
+        // Where time is paused it leaps, and the log's thread takes real time.
+        patience: Patience {
+            audit: Duration::from_secs(1 << 30),
+            store: Duration::from_secs(1 << 30),
+        },
     }
 }
 

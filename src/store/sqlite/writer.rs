@@ -315,7 +315,10 @@ fn is_own_fault(error: &StoreError) -> bool {
         StoreError::Database(error) => {
             error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
         }
-        StoreError::Conflict { .. } | StoreError::Unusable { .. } | StoreError::Closed => false,
+        StoreError::Conflict { .. }
+        | StoreError::Unusable { .. }
+        | StoreError::Silent(_)
+        | StoreError::Closed => false,
     }
 }
 
@@ -335,6 +338,7 @@ fn repeated(error: &StoreError) -> StoreError {
         StoreError::Database(other) => StoreError::Unusable {
             what: format!("the database failed: {other}"),
         },
+        &StoreError::Silent(limit) => StoreError::Silent(limit),
         StoreError::Closed => StoreError::Closed,
     }
 }

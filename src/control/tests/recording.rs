@@ -1,0 +1,209 @@
+//! What is recorded, and what is done, while the log or the store cannot be written or does not
+//! answer.
+
+use std::fs;
+
+use super::world::{TestStore, caller, host, parts};
+use super::*;
+use crate::ca::error::Refusal;
+use crate::control::Patience;
+
+/// A world that waits for a disk no longer than a moment.
+async fn impatient() -> World {
+    let world = World::new().await;
+    let store = Arc::new(TestStore::default());
+    let audit = world.directory.path().join("impatient.jsonl");
+    let mut parts = parts(&store, audit, &world.time);
+    let moment = Duration::from_millis(20);
+    parts.patience = Patience {
+        audit: moment,
+        store: moment,
+    };
+    World {
+        control: Control::open(parts).await.unwrap(),
+        store,
+        ..world
+    }
+}
+
+impl World {
+    async fn try_set(&self, sn: &str, status: Status) -> Result<(), ControlError> {
+        let caller = host();
+        let set = self.control.set_ca_status(&caller, INSTANCE, sn, status);
+        set.await.map(drop)
+    }
+
+    fn recorded(&self) -> Vec<serde_json::Value> {
+        let path = self.directory.path().join("impatient.jsonl");
+        crate::audit::verify(&path).unwrap();
+        let text = fs::read_to_string(path).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.collect()
+    }
+
+    /// Phases and details of the records of this action.
+    fn recorded_of(&self, action: &str) -> Vec<(String, String)> {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let records = self.recorded().into_iter();
+        let records = records.filter(|it| it["action"] == action);
+        records
+            .map(|it| (text(&it["phase"]), text(&it["detail"])))
+            .collect()
+    }
+
+    async fn until(&self, holds: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            while !holds(self) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waiting)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn log_that_hangs_keeps_no_denial_from_being_made() {
+    let world = impatient().await;
+    let (one, two) = (TestCa::root("one", 1), TestCa::root("two", 2));
+    let (sn, other) = (
+        world.register(&one, "one").await,
+        world.register(&two, "two").await,
+    );
+    let held = world.control.0.recorder.log().hold();
+    for (sn, ca) in [(&sn, &one), (&other, &two)] {
+        let denied = world.try_set(sn, Status::Inactive).await;
+        assert!(
+            matches!(denied, Err(ControlError::Unrecorded(_))),
+            "{denied:?}"
+        );
+        let refused = world.admit(&ca.issue("d", 9));
+        assert!(matches!(refused, Err(Refusal::CaInactive { .. })));
+        assert_eq!(
+            world.store.status(ca.certificate().id()),
+            Some(Status::Inactive)
+        );
+    }
+    // What cannot be recorded before allows nothing.
+    let allowed = world.try_set(&sn, Status::Active).await;
+    assert!(
+        matches!(allowed, Err(ControlError::Internal(_))),
+        "{allowed:?}"
+    );
+    drop(held);
+    // The log gets all of it when it answers, in order.
+    world
+        .until(|it| it.recorded_of("InactivateCaCertificate").len() == 4)
+        .await;
+    let recorded = world.recorded_of("InactivateCaCertificate");
+    let phases: Vec<_> = recorded.iter().map(|(phase, _)| phase.as_str()).collect();
+    assert_eq!(phases, ["intent", "done", "intent", "done"]);
+    assert!(recorded[1].1.contains("the intent was not recorded before"));
+}
+
+#[tokio::test]
+async fn denial_that_could_not_be_recorded_is_recorded_when_the_log_can_be_written() {
+    let (world, ca) = (impatient().await, TestCa::root("ca", 1));
+    let sn = world.register(&ca, "ca").await;
+    let path = world.directory.path().join("impatient.jsonl");
+    let away = path.with_extension("away");
+    fs::rename(&path, &away).unwrap();
+    let denied = world.try_set(&sn, Status::Inactive).await;
+    assert!(
+        matches!(denied, Err(ControlError::Unrecorded(_))),
+        "{denied:?}"
+    );
+    assert_eq!(
+        world.store.status(ca.certificate().id()),
+        Some(Status::Inactive)
+    );
+    assert!(!world.control.is_ready());
+    fs::rename(&away, &path).unwrap();
+    world.until(|it| it.control.is_ready()).await;
+    let recorded = world.recorded_of("InactivateCaCertificate");
+    let [(phase, detail)] = &recorded[..] else {
+        panic!("{recorded:?}")
+    };
+    assert_eq!(phase, "done");
+    assert!(
+        detail.contains("the intent was not recorded before"),
+        "{detail}"
+    );
+}
+
+#[tokio::test]
+async fn store_that_hangs_keeps_no_denial_from_being_made() {
+    let world = impatient().await;
+    let (one, two) = (TestCa::root("one", 1), TestCa::root("two", 2));
+    let (sn, other) = (
+        world.register(&one, "one").await,
+        world.register(&two, "two").await,
+    );
+    world.try_set(&sn, Status::Inactive).await.unwrap();
+    world
+        .store
+        .silent
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let allowed = world.try_set(&sn, Status::Active).await;
+    assert!(
+        matches!(allowed, Err(ControlError::Unanswered(_))),
+        "{allowed:?}"
+    );
+    assert!(world.admit(&one.issue("d", 9)).is_err());
+    let denied = world.try_set(&other, Status::Inactive).await;
+    assert!(
+        matches!(denied, Err(ControlError::NotDurable(_))),
+        "{denied:?}"
+    );
+    let refused = world.admit(&two.issue("d", 9));
+    assert!(matches!(refused, Err(Refusal::CaInactive { .. })));
+    assert!(!world.control.is_ready());
+    // The disk does what it was asked for, and what it could not take is asked for again.
+    world.store.answer();
+    world.until(|it| it.control.is_ready()).await;
+    assert_eq!(
+        world.store.status(two.certificate().id()),
+        Some(Status::Inactive)
+    );
+    assert_eq!(
+        world.store.status(one.certificate().id()),
+        Some(Status::Active)
+    );
+    // Which is in force in memory, too.
+    world.until(|it| it.admit(&one.issue("d", 9)).is_ok()).await;
+    assert!(world.admit(&two.issue("d", 9)).is_err());
+}
+
+#[tokio::test]
+async fn caller_that_is_refused_again_and_again_does_not_fill_the_log() {
+    let world = impatient().await;
+    let before = world.recorded().len();
+    let caller = caller();
+    for _ in 0..500 {
+        let set = world
+            .control
+            .set_ca_status(&caller, INSTANCE, "0a", Status::Inactive);
+        assert!(matches!(set.await, Err(ControlError::CaNotFound(_))));
+    }
+    assert!((60..=70).contains(&(world.recorded().len() - before)));
+}
+
+#[tokio::test]
+async fn what_another_hand_changes_is_recorded() {
+    let (world, ca) = (impatient().await, TestCa::root("ca", 1));
+    let sn = world.register(&ca, "ca").await;
+    let mut record = world.store.kept.lock().unwrap().cas[0].clone();
+    record.status = Status::Inactive;
+    world.store.apply(vec![Change::PutCa(record)]);
+    world
+        .until(|it| it.recorded_of("TakeOverFromStore").len() == 1)
+        .await;
+    let record = world.recorded().pop().unwrap();
+    assert_eq!(record["subject"], format!("ca:{sn}"));
+    assert_eq!(
+        (&record["before"], &record["after"]),
+        (&"active".into(), &"inactive".into())
+    );
+    assert_eq!(record["origin"]["door"], "store");
+}
