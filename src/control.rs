@@ -28,6 +28,7 @@ pub mod schedule;
 pub mod seal;
 pub mod sessions;
 pub mod start;
+mod switch;
 mod view;
 mod watch;
 
@@ -62,6 +63,7 @@ use self::pace::Paces;
 use self::recording::Recorder;
 use self::seal::EncryptionKey;
 use self::sessions::Sessions;
+pub use self::switch::{Back, Manner, Switched};
 pub use self::view::{
     CaView, Caller, Changed, DeviceView, Door, Effective, Page, PageRequest, Principal,
 };
@@ -379,7 +381,7 @@ fn origin(caller: &Caller) -> Origin {
     Origin {
         principal: match &caller.principal {
             Principal::AccessKey(id) => format!("access_key:{id}"),
-            Principal::Certificate { ca_sn, serial } => format!("certificate:{ca_sn}/{serial}"),
+            Principal::Certificate { ca_sn, serial, .. } => format!("certificate:{ca_sn}/{serial}"),
             Principal::Host(user) => format!("host:{user}"),
             Principal::System => "system".to_owned(),
         },

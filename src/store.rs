@@ -140,6 +140,9 @@ pub struct ScheduleRecord {
     pub principal: String,
     /// When it was asked for, Unix milliseconds.
     pub created_at_ms: i64,
+    /// Of an activation: the inactivation that it ends. Its own id stands for one that was made by
+    /// hand. `None` if it was planned for itself.
+    pub ends: Option<ScheduleId>,
 }
 
 /// The DER of a list. Cheap to clone.

@@ -95,6 +95,8 @@ impl Commands {
             principal: Principal::Certificate {
                 ca_sn: peer.ca_sn().clone(),
                 serial: peer.serial().clone(),
+                issuer: peer.admitted().device().issuer,
+                not_after: peer.admitted().path_not_after(),
             },
             account,
             grant: Grant::Everything,

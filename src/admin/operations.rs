@@ -20,7 +20,8 @@ use crate::admin::types;
 use crate::ca::lifecycle::Status;
 use crate::control::lockout::Lockouts;
 use crate::control::pace::{MOST_TIME, Pace};
-use crate::control::{Caller, Control, ControlError, Door, PageRequest};
+use crate::control::schedule::MOST_AHEAD;
+use crate::control::{Back, Caller, Control, ControlError, Door, Manner, PageRequest};
 
 /// What an operation answers with: the body without its request id.
 pub type Outcome = Result<Value, ApiError>;
@@ -87,13 +88,23 @@ pub async fn execute(
             types::cas(control.list_cas(caller, instance, page).await?, page)
         }
         Action::ActiveCaCertificate => {
-            let changed = control.set_ca_status(caller, instance, sn()?, Status::Active);
-            types::changed_ca(&changed.await?)
+            let (on, manner) = (Status::Active, Manner::default());
+            let switched = control.switch_ca(caller, instance, sn()?, on, manner);
+            types::switched_ca(&switched.await?, manner)
         }
         Action::InactivateCaCertificate => {
-            let (off, lockouts, pace) = (Status::Inactive, lockouts(params)?, pace(params)?);
-            let changed = control.switch_ca(caller, instance, sn()?, off, lockouts, pace);
-            types::inactivated_ca(&changed.await?, pace)
+            let manner = Manner {
+                lockouts: lockouts(params)?,
+                pace: pace(params)?,
+                back: back(params)?,
+            };
+            let switched = control.switch_ca(caller, instance, sn()?, Status::Inactive, manner);
+            let switched = switched.await?;
+            let mut answer = types::switched_ca(&switched, manner);
+            if let (Some(back), Value::Object(fields)) = (&switched.back, &mut answer) {
+                fields.insert("Activation".to_owned(), schedules::shown(back));
+            }
+            answer
         }
         Action::DeleteCaCertificate => {
             let changed = control.remove_ca(caller, instance, sn()?, lockouts(params)?);
@@ -176,6 +187,17 @@ fn pace(params: &Params) -> Result<Pace, ApiError> {
     let most = usize::try_from(MOST_TIME.as_secs()).unwrap_or(usize::MAX);
     let seconds = u64::try_from(number(params, name, most)?).unwrap_or(u64::MAX);
     Ok(Pace::Over(Duration::from_secs(seconds)))
+}
+
+/// `ActivateAfterSeconds`, which is ours: when the CA is switched on again.
+fn back(params: &Params) -> Result<Back, ApiError> {
+    let name = "ActivateAfterSeconds";
+    if params.get(name).is_none() {
+        return Ok(Back::Never);
+    }
+    let most = usize::try_from(MOST_AHEAD.as_secs()).unwrap_or(usize::MAX);
+    let seconds = u64::try_from(number(params, name, most)?).unwrap_or(u64::MAX);
+    Ok(Back::After(Duration::from_secs(seconds)))
 }
 
 /// `Force`, which is ours: whether a change is made that locks administrators out.

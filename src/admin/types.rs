@@ -7,7 +7,7 @@ use crate::ca::crl::Wanting;
 use crate::ca::id::CertSerial;
 use crate::ca::lifecycle::Status;
 use crate::control::pace::Pace;
-use crate::control::{CaView, Changed, DeviceView, Effective, Page, PageRequest};
+use crate::control::{CaView, Changed, DeviceView, Effective, Manner, Page, PageRequest, Switched};
 
 /// A CA certificate; every field is a string. The vendor's fields, and after them ours: whether
 /// it admits devices, why not if it does not although it is active, and what is demanded of its
@@ -142,17 +142,23 @@ pub fn changed_ca(changed: &Changed) -> Value {
     json!({ "Sn": changed.sn.to_string(), "ConnectionsEnded": changed.sessions_ended })
 }
 
-/// The answer to an inactivation of a CA: with a pace, the connections are ending.
-pub fn inactivated_ca(changed: &Changed, pace: Pace) -> Value {
-    match pace {
-        Pace::AtOnce => changed_ca(changed),
-        Pace::Over(time) => json!({
-            "Sn": changed.sn.to_string(),
-            "ConnectionsEnded": 0,
-            "ConnectionsEnding": changed.sessions_ended,
-            "EndConnectionsOverSeconds": time.as_secs(),
-        }),
+/// The answer to a CA that was switched: with a pace, the connections are ending.
+pub fn switched_ca(switched: &Switched, manner: Manner) -> Value {
+    let mut answer = changed_ca(&switched.changed);
+    if let Value::Object(fields) = &mut answer {
+        if let Pace::Over(time) = manner.pace {
+            fields.insert(
+                "ConnectionsEnding".to_owned(),
+                json!(switched.sessions_ending),
+            );
+            let seconds = json!(time.as_secs());
+            fields.insert("EndConnectionsOverSeconds".to_owned(), seconds);
+        }
+        if switched.cancelled > 0 {
+            fields.insert("SchedulesCancelled".to_owned(), json!(switched.cancelled));
+        }
     }
+    answer
 }
 
 /// The answer to a change of a device, likewise.

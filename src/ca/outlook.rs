@@ -127,8 +127,28 @@ impl Registry {
         if self.objection(admitted, now).is_some() {
             return None;
         }
-        self.objection_by(admitted, now, |key| match outlook.after.get(&key) {
-            Some(after) => after.clone(),
+        self.objection_if(&outlook.after, admitted, now)
+    }
+
+    /// What would hold for the authorities at or below these certificates if they were active: for
+    /// [`objection_if`](Self::objection_if).
+    pub(crate) fn verdicts_if_active(&self, ids: &[CaId]) -> HashMap<CaKeyId, Option<Verdict>> {
+        if ids.is_empty() {
+            return HashMap::new();
+        }
+        self.lock().verdicts_if_active(ids)
+    }
+
+    /// Why somebody who was admitted would not be admitted again if these verdicts held in place
+    /// of those in force.
+    pub(crate) fn objection_if(
+        &self,
+        verdicts: &HashMap<CaKeyId, Option<Verdict>>,
+        admitted: &Admitted,
+        now: i64,
+    ) -> Option<Refusal> {
+        self.objection_by(admitted, now, |key| match verdicts.get(&key) {
+            Some(verdict) => verdict.clone(),
             None => self.verdict(key),
         })
     }

@@ -56,9 +56,10 @@ pub struct InactivateArgs {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "at")]
     over: Option<Duration>,
     /// Not now, but at this time: in UTC, such as 2026-11-25T22:00:00Z, or from now, such as 90m.
-    #[arg(long, value_name = "TIME", value_parser = schedule::moment, conflicts_with = "dry_run")]
+    #[arg(long, value_name = "TIME", value_parser = schedule::moment)]
     at: Option<SystemTime>,
-    /// Activate it again after this time, such as 2h, unless somebody changes it before.
+    /// Activate it again after this time, such as 2h, unless somebody changes it before. A CA that is
+    /// inactive already stays so, if it was to stay so for good or for longer.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     back_after: Option<Duration>,
 }
@@ -233,69 +234,53 @@ fn register_code(connection: &Connection) -> Result<(), ClientError> {
 }
 
 fn inactivate(connection: &Connection, arguments: &InactivateArgs) -> Result<(), ClientError> {
-    let InactivateArgs {
-        change: arguments,
-        over,
-        at,
-        back_after,
-    } = arguments;
-    let over = over.map(|time| time.as_secs().max(1).to_string());
-    let (ca, sn) = find(connection, &arguments.which.ca)?;
+    let (ca, sn) = find(connection, &arguments.change.which.ca)?;
     let name = field(&ca, "CaName");
-    if let Some(at) = at {
-        return inactivate_at(connection, &sn, *at, *back_after, arguments.force);
-    }
-    if arguments.settle(connection, &ca, Change::Inactivate)? == Settled::ShownOnly {
+    let settled =
+        arguments
+            .change
+            .settle(connection, &ca, Change::Inactivate, &arguments.typed())?;
+    if settled == Settled::ShownOnly {
         return Ok(());
     }
-    let mut fields = arguments.fields(&sn);
+    let seconds = |time: &Option<Duration>| time.map(|time| time.as_secs().max(1).to_string());
+    let (over, back) = (seconds(&arguments.over), seconds(&arguments.back_after));
+    let mut fields = arguments.change.fields(&sn);
+    fields.extend(back.as_deref().map(|back| ("ActivateAfterSeconds", back)));
+    if let Some(at) = arguments.at {
+        let planned = schedule::plan(connection, "Inactivate", at, fields)?;
+        show::result(connection, &planned, || {
+            schedule::said(connection, &planned)
+        });
+        return Ok(());
+    }
     fields.extend(
         over.as_deref()
             .map(|over| ("EndConnectionsOverSeconds", over)),
     );
     let answer = connection.call(Action::InactivateCaCertificate, &fields)?;
     show::result(connection, &answer, || {
-        let what = match field(&ca, "Status").as_str() {
-            "0" if over.is_none() => match answer.get("ConnectionsEnded").and_then(Value::as_u64) {
-                None | Some(0) => "was inactive before; nothing changed.".to_owned(),
-                Some(_) => format!("was inactive before. {}.", show::ended(&answer)),
-            },
-            _ => format!(
+        let activation = answer.get("Activation");
+        let was_inactive = field(&ca, "Status") == "0";
+        let mut what = match (was_inactive, has_changed(&answer)) {
+            (true, false) => "was inactive before; nothing changed.".to_owned(),
+            (true, true) => format!("was inactive before. {}.", show::ended(&answer)),
+            (false, _) => format!(
                 "is inactive: its devices are refused. {}.",
                 show::ended(&answer)
             ),
         };
+        what += &cancelled(&answer);
+        if back.is_some() && activation.is_none() {
+            what += " It was to stay inactive, and does: no activation is planned.";
+        }
         let options = &connection.options;
-        format!("CA {name} ({sn}) {what}\nUndo  portcullis ca activate {sn}{options}\n")
+        let planned = activation.map(|it| schedule::said(connection, it));
+        format!(
+            "CA {name} ({sn}) {what}\n{}Undo  portcullis ca activate {sn}{options}\n",
+            planned.unwrap_or_default()
+        )
     });
-    if let Some(time) = back_after {
-        let until = SystemTime::now() + (*time).min(schedule::FARTHEST);
-        let (planned, text) = schedule::plan(connection, &sn, "Activate", until, false)?;
-        show::result(connection, &planned, || text);
-    }
-    Ok(())
-}
-
-/// Plan it, and what ends it.
-fn inactivate_at(
-    connection: &Connection,
-    sn: &str,
-    at: SystemTime,
-    back_after: Option<Duration>,
-    force: bool,
-) -> Result<(), ClientError> {
-    let (planned, text) = schedule::plan(connection, sn, "Inactivate", at, force)?;
-    show::result(connection, &planned, || text);
-    if let Some(time) = back_after {
-        let (planned, text) = schedule::plan(
-            connection,
-            sn,
-            "Activate",
-            at + time.min(schedule::FARTHEST),
-            false,
-        )?;
-        show::result(connection, &planned, || text);
-    }
     Ok(())
 }
 
@@ -303,25 +288,47 @@ fn activate(connection: &Connection, arguments: &ActivateArgs) -> Result<(), Cli
     let (ca, sn) = find(connection, &arguments.which.ca)?;
     let name = field(&ca, "CaName");
     if let Some(at) = arguments.at {
-        let (planned, text) = schedule::plan(connection, &sn, "Activate", at, false)?;
-        show::result(connection, &planned, || text);
+        let planned = schedule::plan(connection, "Activate", at, vec![("Sn", &sn)])?;
+        show::result(connection, &planned, || {
+            schedule::said(connection, &planned)
+        });
         return Ok(());
     }
     let answer = connection.call(Action::ActiveCaCertificate, &[("Sn", &sn)])?;
     show::result(connection, &answer, || {
-        let what = match field(&ca, "Status").as_str() {
-            "1" => "was active before; nothing changed.",
+        let what = match (field(&ca, "Status").as_str(), has_changed(&answer)) {
+            ("1", false) => "was active before; nothing changed.",
+            ("1", true) => "was active before.",
             _ => "is active: its devices can connect.",
         };
-        format!("CA {name} ({sn}) {what}\n")
+        format!("CA {name} ({sn}) {what}{}\n", cancelled(&answer))
     });
     Ok(())
+}
+
+/// Whether the answer tells of anything besides the state of the CA.
+fn has_changed(answer: &Value) -> bool {
+    let numbers = [
+        "ConnectionsEnded",
+        "ConnectionsEnding",
+        "SchedulesCancelled",
+    ];
+    let number = |name| answer.get(name).and_then(Value::as_u64);
+    answer.get("Activation").is_some() || numbers.into_iter().any(|name| number(name) > Some(0))
+}
+
+fn cancelled(answer: &Value) -> String {
+    match answer.get("SchedulesCancelled").and_then(Value::as_u64) {
+        None | Some(0) => String::new(),
+        Some(1) => " 1 planned activation is cancelled.".to_owned(),
+        Some(count) => format!(" {count} planned activations are cancelled."),
+    }
 }
 
 fn delete(connection: &Connection, arguments: &ChangeArgs) -> Result<(), ClientError> {
     let (ca, sn) = find(connection, &arguments.which.ca)?;
     let name = field(&ca, "CaName");
-    if arguments.settle(connection, &ca, Change::Delete)? == Settled::ShownOnly {
+    if arguments.settle(connection, &ca, Change::Delete, "")? == Settled::ShownOnly {
         return Ok(());
     }
     let answer = connection.call(Action::DeleteCaCertificate, &arguments.fields(&sn))?;
@@ -340,17 +347,36 @@ enum Settled {
     GoOn,
 }
 
+impl InactivateArgs {
+    /// How and when, as it can be typed again.
+    fn typed(&self) -> String {
+        let seconds = |name, time: Option<Duration>| {
+            time.map(|time| format!(" --{name} {}s", time.as_secs().max(1)))
+        };
+        let at = self
+            .at
+            .map(|at| format!(" --at {}", humantime::format_rfc3339_seconds(at)));
+        let all = [
+            at,
+            seconds("over", self.over),
+            seconds("for", self.back_after),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
 impl ChangeArgs {
-    /// Show what the change would do, or ask whether to make it.
+    /// Show what the change would do, or ask whether to make it. `typed` are the other options.
     fn settle(
         &self,
         connection: &Connection,
         ca: &Value,
         change: Change,
+        typed: &str,
     ) -> Result<Settled, ClientError> {
         if self.dry_run {
             let impact = impact::of_ca(connection, &field(ca, "Sn"), change)?;
-            impact::show_ca(connection, &impact, change);
+            impact::show_ca(connection, &impact, change, typed);
             return Ok(Settled::ShownOnly);
         }
         impact::confirm_ca(connection, ca, change, self.force)?;

@@ -65,14 +65,15 @@ pub(super) fn of_device(
 }
 
 /// Print what a change of a CA would cut, and how to go on.
-pub(super) fn show_ca(connection: &Connection, impact: &Value, change: Change) {
+/// `typed` are the options that belong to it.
+pub(super) fn show_ca(connection: &Connection, impact: &Value, change: Change, typed: &str) {
     show::result(connection, impact, || {
         let force = match field(impact, "LockedOut").is_empty() {
             true => "",
             false => " --force",
         };
         format!(
-            "Nothing was changed. To {} CA {}:\n\n{}{}\nGo on  portcullis ca {} {}{force}{}\n",
+            "Nothing was changed. To {} CA {}:\n\n{}{}\nGo on  portcullis ca {} {}{typed}{force}{}\n",
             change.command(),
             named(impact),
             summary(impact),

@@ -84,30 +84,34 @@ fn told(schedule: &Value) -> String {
     )
 }
 
-/// Plan a change of a CA, and give what is said of it.
+/// Plan a change of a CA; `fields` are the parameters besides which and when.
 ///
 /// # Errors
 /// If the broker refuses or cannot be reached.
 pub(super) fn plan(
     connection: &Connection,
-    sn: &str,
     change: &str,
     at: SystemTime,
-    force: bool,
-) -> Result<(Value, String), ClientError> {
+    fields: Vec<(&str, &str)>,
+) -> Result<Value, ClientError> {
     let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let at = at.as_millis().to_string();
-    let mut fields = vec![("Sn", sn), ("Change", change), ("AtTime", &at)];
-    fields.extend(force.then_some(("Force", "true")));
+    let mut fields: Vec<(&str, &str)> = fields;
+    fields.extend([("Change", change), ("AtTime", &at)]);
     let answer = connection.call(Action::ScheduleCaCertificateChange, &fields)?;
-    let schedule = lookup::data(answer);
-    let text = format!(
-        "Scheduled: {}Undo  portcullis schedule cancel {}{}\n",
-        told(&schedule),
-        field(&schedule, "ScheduleId"),
-        connection.options
-    );
-    Ok((schedule, text))
+    Ok(lookup::data(answer))
+}
+
+/// What is said of a planned change, and of what ends it.
+pub(super) fn said(connection: &Connection, schedule: &Value) -> String {
+    let end = schedule.get("Activation").map(|end| said(connection, end));
+    format!(
+        "Scheduled: {}Undo  portcullis schedule cancel {}{}\n{}",
+        told(schedule),
+        field(schedule, "ScheduleId"),
+        connection.options,
+        end.unwrap_or_default()
+    )
 }
 
 /// A time in UTC, such as 2026-11-25T22:00:00Z, or one from now, such as 90m.

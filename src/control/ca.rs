@@ -10,7 +10,7 @@ use crate::ca::registry::{Effects, Purpose};
 use crate::control::change::Toward;
 use crate::control::ledger::{Ca, device_key};
 use crate::control::lockout::Lockouts;
-use crate::control::pace::Pace;
+use crate::control::schedule::cancelled_text;
 use crate::control::{
     Answer, CaRefusal, CaView, Caller, Changed, Control, ControlError, Door, Inner, Instance, Need,
     Page, PageRequest, Record,
@@ -169,118 +169,6 @@ impl Control {
         })
     }
 
-    /// Switch a CA off or on. When it returns `Ok`, the state is in force on every thread and
-    /// on disk.
-    ///
-    /// # Errors
-    /// [`ControlError::NotDurable`] if the CA is denied, but a restart might forget it;
-    /// otherwise nothing was changed. [`ControlError::LocksOut`] if administrators would be locked
-    /// out.
-    pub async fn set_ca_status(
-        &self,
-        caller: &Caller,
-        instance: &str,
-        sn: &str,
-        status: Status,
-    ) -> Answer<Changed> {
-        self.switch_ca(caller, instance, sn, status, Lockouts::Refuse, Pace::AtOnce)
-            .await
-    }
-
-    /// The same; `lockouts` says what is done if administrators would be locked out, and `pace` how
-    /// the connections of an inactivated CA end. With a time, [`Changed::sessions_ended`] is how many
-    /// are ending.
-    ///
-    /// # Errors
-    /// As [`set_ca_status`](Self::set_ca_status).
-    pub async fn switch_ca(
-        &self,
-        caller: &Caller,
-        instance: &str,
-        sn: &str,
-        status: Status,
-        lockouts: Lockouts,
-        pace: Pace,
-    ) -> Answer<Changed> {
-        let (inner, caller) = (Arc::clone(&self.0), caller.clone());
-        let (instance, sn) = (instance.to_owned(), sn.to_owned());
-        self.detached(async move {
-            let mut turn = inner.turn.lock().await;
-            let (action, need, toward) = match status {
-                Status::Inactive => (
-                    "InactivateCaCertificate",
-                    Need::UnregisterCaCertificate,
-                    Toward::Deny,
-                ),
-                Status::Active => (
-                    "ActiveCaCertificate",
-                    Need::ActiveCaCertificate,
-                    Toward::Allow,
-                ),
-            };
-            let mut record = Record {
-                caller: &caller,
-                action,
-                instance: Some(&instance),
-                subject: format!("ca:{}", shown(&sn)),
-                before: None,
-                after: Some(word(status)),
-                note: match pace {
-                    Pace::AtOnce => None,
-                    Pace::Over(time) => Some(format!("connections end over {} s", time.as_secs())),
-                },
-            };
-            let plan = inner.authorize(&caller, &instance, need).and_then(|at| {
-                let ca = inner.find_ca(at, &sn)?;
-                let proposal = Proposal::Status(Arc::clone(&ca.certificate), status);
-                inner.guard(at, &caller, &proposal, lockouts)?;
-                Ok((at, ca))
-            });
-            let (at, ca) = inner.or_refused(&record, plan).await?;
-            let sn = ca.certificate.serial().clone();
-            record.subject = format!("ca:{sn}");
-            record.before = Some(word(ca.record.status));
-            let id = ca.record.id;
-            // A denial that is owed to the disk is repeated, so that the answer can say it is durable.
-            let changed = ca.record.status != status;
-            // What is done by hand is not undone by a clock.
-            let undone = inner.ledger().activations_of(id);
-            let mut changes = if changed {
-                vec![Change::PutCa(CaRecord {
-                    status,
-                    ..ca.record.clone()
-                })]
-            } else {
-                Vec::new()
-            };
-            changes.extend(undone.iter().copied().map(Change::DeleteSchedule));
-            let registry = Arc::clone(&at.registry);
-            let publish = |inner: &Inner| {
-                inner.paces.end(&at.id, id);
-                let mut ledger = inner.ledger_mut();
-                ledger.set_ca_status(id, status);
-                for schedule in &undone {
-                    ledger.remove_schedule(*schedule);
-                    tracing::info!(%schedule, "a planned activation is cancelled: the CA was changed by hand");
-                }
-                registry.set_status(id, status)
-            };
-            let end = |inner_ref: &Inner, effects| match (pace, status) {
-                (Pace::Over(time), Status::Inactive) => inner.end_over(&at.id, id, effects, time),
-                (Pace::AtOnce, _) | (_, Status::Active) => inner_ref.end_denied(at, &effects),
-            };
-            let sessions_ended = inner
-                .carry_out_ending(&mut turn, &record, at, toward, changes, publish, end)
-                .await?;
-            Ok(Changed {
-                sn,
-                changed,
-                sessions_ended,
-            })
-        })
-        .await
-    }
-
     /// Delete a CA with the device certificates recorded under it. Devices that another
     /// certificate of the same authority admits are listed under that one from then on, and
     /// inactive devices under the CA above it, if one is registered.
@@ -328,6 +216,7 @@ impl Control {
             record.subject = format!("ca:{sn}");
             record.before = Some(word(ca.record.status));
             let id = ca.record.id;
+            record.note = cancelled_text(&inner.ledger().schedules_of_ca(id));
             let devices: Vec<_> = {
                 let ledger = inner.ledger();
                 let sibling = ledger.siblings(&ca).first().copied();
@@ -363,10 +252,13 @@ impl Control {
             let registry = Arc::clone(&at.registry);
             let sessions_ended = inner
                 .carry_out(&mut turn, &record, at, toward, changes, |inner| {
+                    inner.paces.end(&at.id, id);
                     let mut ledger = inner.ledger_mut();
                     let effects = registry.remove(id);
                     ledger.remove_ca(id);
-                    ledger.remove_schedules_of(id);
+                    for schedule in ledger.schedules_of_ca(id) {
+                        ledger.remove_schedule(schedule);
+                    }
                     for (heir, device) in devices {
                         ledger.remove_device(&device);
                         match heir {

@@ -1,11 +1,15 @@
 //! How a change is carried out, whatever it changes.
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::audit::Phase;
+use crate::ca::error::Refusal;
 use crate::ca::id::AccountId;
+use crate::ca::path::Admitted;
 use crate::ca::registry::Effects;
+use crate::control::pace::Ended;
 use crate::control::{Answer, ControlError, Inner, Instance, OnInactivate, Outcome, Record};
 use crate::store::{Change, StoreError};
 
@@ -44,9 +48,11 @@ impl Inner {
         changes: Vec<Change>,
         publish: impl FnOnce(&Self) -> Effects,
     ) -> Answer<usize> {
-        let end = |inner: &Self, effects: Effects| inner.end_denied(instance, &effects);
+        let end =
+            |inner: &Self, effects: Effects| Ended::at_once(inner.end_denied(instance, &effects));
         self.carry_out_ending(turn, record, instance, toward, changes, publish, end)
             .await
+            .map(|ended| ended.at_once)
     }
 
     /// The same; `end` sees to the live connections. Gives what it gives.
@@ -65,8 +71,8 @@ impl Inner {
         toward: Toward,
         changes: Vec<Change>,
         publish: impl FnOnce(&Self) -> Effects,
-        end: impl FnOnce(&Self, Effects) -> usize,
-    ) -> Answer<usize> {
+        end: impl FnOnce(&Self, Effects) -> Ended,
+    ) -> Answer<Ended> {
         let in_memory = |inner: &Self| {
             let effects = publish(inner);
             if toward == Toward::Deny {
@@ -95,7 +101,9 @@ impl Inner {
         publish: impl FnOnce(&Self),
     ) -> Answer<()> {
         let result = self
-            .carry_out_steps(turn, record, toward, changes, publish, |_, ()| 0)
+            .carry_out_steps(turn, record, toward, changes, publish, |_, ()| {
+                Ended::default()
+            })
             .await;
         self.tell_of_key(account, record, &result);
         result.map(drop)
@@ -108,8 +116,8 @@ impl Inner {
         toward: Toward,
         changes: Vec<Change>,
         publish: impl FnOnce(&Self) -> E,
-        end: impl FnOnce(&Self, E) -> usize,
-    ) -> Answer<usize> {
+        end: impl FnOnce(&Self, E) -> Ended,
+    ) -> Answer<Ended> {
         let note = Outcome {
             code: None,
             detail: record.note.clone(),
@@ -136,11 +144,10 @@ impl Inner {
             }
         };
         let (phase, mut outcome) = match &result {
-            Ok(0) => (Phase::Done, Outcome::default()),
-            Ok(ended) => (
-                Phase::Done,
-                Outcome::detail(format!("{ended} live connections ended")),
-            ),
+            Ok(ended) => {
+                let (code, detail) = (None, ended.detail());
+                (Phase::Done, Outcome { code, detail })
+            }
             Err(error) => {
                 tracing::error!(
                     action = record.action,
@@ -185,7 +192,10 @@ impl Inner {
                 detail = %error,
                 "change refused"
             );
-            let outcome = Outcome::error(error);
+            let mut outcome = Outcome::error(error);
+            if let Some(note) = &record.note {
+                outcome.detail = Some(format!("{note}: {error}"));
+            }
             if let Err(error) = self.record(record, Phase::Refused, outcome).await {
                 tracing::error!(%error, "a refused change could not be audited");
             }
@@ -274,17 +284,27 @@ impl Inner {
         error
     }
 
-    /// End the live connections that the effects of a change deny.
+    /// End the live connections that the effects of a change deny. Those over a CA whose
+    /// connections end over a time, and whom nothing else denies, are left to that.
     pub(crate) fn end_denied(&self, instance: &Instance, effects: &Effects) -> usize {
         match instance.on_inactivate {
             OnInactivate::Cut => {
                 let (peers, registry, now) = (&instance.peers, &instance.registry, self.now());
+                // Worked out if it is needed only: with many CAs it takes a while.
+                let paced =
+                    LazyCell::new(|| registry.verdicts_if_active(&self.paces.of(&instance.id)));
+                let objection = |admitted: &Admitted| match registry.objection(admitted, now)? {
+                    Refusal::CaInactive { .. } | Refusal::Revoked { .. } => {
+                        registry.objection_if(&paced, admitted, now)
+                    }
+                    other => Some(other),
+                };
                 let of_devices: usize = effects
                     .devices
                     .iter()
-                    .map(|device| peers.cut_device(device, registry, now))
+                    .map(|device| peers.cut_device_by(device, objection))
                     .sum();
-                peers.cut_over(&effects.denied, registry, now) + of_devices
+                peers.cut_over_by(&effects.denied, objection) + of_devices
             }
             OnInactivate::Keep => 0,
         }

@@ -1,7 +1,7 @@
 //! The records in memory, as the listings show them.
 
 mod crls;
-mod schedules;
+pub(crate) mod schedules;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use self::crls::Crls;
 pub(crate) use self::crls::KeptCrl;
+use self::schedules::Schedules;
 
 use crate::ca::certificate::CaCertificate;
-use crate::ca::id::{AccessKeyId, CaId, CaKeyId, CertSerial, InstanceId, ScheduleId};
+use crate::ca::id::{AccessKeyId, CaId, CaKeyId, CertSerial, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::DeviceKey;
-use crate::store::{AccessKeyRecord, CaRecord, DeviceRecord, RegisterCodeRecord, ScheduleRecord};
+use crate::store::{AccessKeyRecord, CaRecord, DeviceRecord, RegisterCodeRecord};
 
 /// A registered CA: what the store keeps of it, and the certificate as read.
 #[derive(Debug, Clone)]
@@ -38,7 +39,7 @@ pub(crate) struct Ledger {
     codes: HashMap<String, RegisterCodeRecord>,
     keys: HashMap<AccessKeyId, AccessKeyRecord>,
     crls: Crls,
-    schedules: BTreeMap<ScheduleId, ScheduleRecord>,
+    schedules: Schedules,
 }
 
 impl Ledger {

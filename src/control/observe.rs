@@ -12,6 +12,7 @@ use crate::ca::id::{AccountId, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::control::ca::word;
 use crate::control::ledger::{Ca, Ledger};
+use crate::control::pace::Ended;
 use crate::control::{Answer, Control, ControlError, Inner, Instance, Record, origin};
 use crate::store::DeviceRecord;
 
@@ -164,7 +165,7 @@ impl Control {
 
 impl Inner {
     /// Tell of a change of an instance, if something is different now.
-    pub(crate) fn tell(&self, at: &Instance, record: &Record<'_>, result: &Answer<usize>) {
+    pub(crate) fn tell(&self, at: &Instance, record: &Record<'_>, result: &Answer<Ended>) {
         if let Some(observer) = at.observer.get()
             && let Some(change) = self.change_of(record, result)
         {
@@ -177,7 +178,7 @@ impl Inner {
         &self,
         account: &AccountId,
         record: &Record<'_>,
-        result: &Answer<usize>,
+        result: &Answer<Ended>,
     ) {
         let Some(change) = self.change_of(record, result) else {
             return;
@@ -190,9 +191,9 @@ impl Inner {
         }
     }
 
-    fn change_of(&self, record: &Record<'_>, result: &Answer<usize>) -> Option<TrustChange> {
+    fn change_of(&self, record: &Record<'_>, result: &Answer<Ended>) -> Option<TrustChange> {
         let (durability, connections_ended) = match result {
-            Ok(ended) => (Durability::OnDisk, Some(*ended)),
+            Ok(ended) => (Durability::OnDisk, Some(ended.at_once)),
             Err(ControlError::NotDurable(_)) => (Durability::InMemory, None),
             Err(ControlError::Unrecorded(_)) => (Durability::OnDisk, None),
             Err(_) => return None,

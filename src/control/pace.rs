@@ -2,7 +2,8 @@
 //!
 //! Only those that are connected are spared for a while: from the answer on, nobody gets in. So a
 //! crash ends them all, and nothing of this is kept. The pace belongs to one change: whatever is done
-//! to the CA after it ends the pace, and a plain inactivation ends the rest at once.
+//! to the CA after it ends the pace, and a plain inactivation ends the rest at once. Other changes
+//! spare those who wait for their turn, unless they deny them themselves.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,15 +29,53 @@ pub enum Pace {
 /// The longest time that connections may take to end.
 pub const MOST_TIME: Duration = Duration::from_secs(24 * 3600);
 
-/// The changes whose connections are ending.
+/// The connections that a change ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Ended {
+    /// Before it was answered.
+    pub(crate) at_once: usize,
+    /// Those that end one after the other.
+    pub(crate) ending: usize,
+    /// In which time.
+    pub(crate) over: Duration,
+}
+
+impl Ended {
+    pub(crate) fn at_once(count: usize) -> Self {
+        Self {
+            at_once: count,
+            ..Self::default()
+        }
+    }
+
+    /// What the audit log says of it, if there were any.
+    pub(crate) fn detail(&self) -> Option<String> {
+        let at_once = match self.at_once {
+            0 => None,
+            count => Some(format!("{count} live connections ended")),
+        };
+        let ending = match self.ending {
+            0 => None,
+            count => Some(format!(
+                "{count} live connections are ending over {} s",
+                self.over.as_secs()
+            )),
+        };
+        let all: Vec<_> = at_once.into_iter().chain(ending).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+/// The changes whose connections are ending. Each has a task that ends them.
 #[derive(Debug, Default)]
-pub(crate) struct Paces(Mutex<HashMap<(InstanceId, CaId), CancellationToken>>);
+pub(crate) struct Paces(Mutex<HashMap<(InstanceId, CaId), Arc<CancellationToken>>>);
 
 impl Paces {
     /// End the pace of an earlier change of this CA, and give a token for a new one.
-    fn begin(&self, instance: &InstanceId, ca: CaId) -> CancellationToken {
-        let token = CancellationToken::new();
-        let before = self.lock().insert((instance.clone(), ca), token.clone());
+    fn begin(&self, instance: &InstanceId, ca: CaId) -> Arc<CancellationToken> {
+        let token = Arc::new(CancellationToken::new());
+        let place = (instance.clone(), ca);
+        let before = self.lock().insert(place, Arc::clone(&token));
         if let Some(before) = before {
             before.cancel();
         }
@@ -50,45 +89,73 @@ impl Paces {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(InstanceId, CaId), CancellationToken>> {
+    /// Forget this one, unless another took its place.
+    fn finish(&self, instance: &InstanceId, ca: CaId, token: &Arc<CancellationToken>) {
+        let place = (instance.clone(), ca);
+        let mut all = self.lock();
+        if all.get(&place).is_some_and(|it| Arc::ptr_eq(it, token)) {
+            all.remove(&place);
+        }
+    }
+
+    /// The CAs of an instance whose connections are ending.
+    pub(crate) fn of(&self, instance: &InstanceId) -> Vec<CaId> {
+        let all = self.lock();
+        let of_it = all.keys().filter(|(of, _)| of == instance);
+        of_it.map(|(_, ca)| *ca).collect()
+    }
+
+    fn lock(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<(InstanceId, CaId), Arc<CancellationToken>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    /// End the connections that this change of `ca` denies, over `time`. Gives how many there are.
+    /// End the connections that this change of `ca` denies, over `time`. Those that have no session
+    /// yet end at once: it would be a new one.
     pub(crate) fn end_over(
         self: &Arc<Self>,
         instance: &InstanceId,
         ca: CaId,
         effects: Effects,
         time: Duration,
-    ) -> usize {
-        let stop = self.paces.begin(instance, ca);
+    ) -> Ended {
         let Some(at) = self.instances.get(instance) else {
-            return 0;
+            return Ended::default();
         };
         if at.on_inactivate == OnInactivate::Keep {
-            return 0;
+            return Ended::default();
         }
-        let left = at
-            .peers
-            .unwelcome_over(&effects.denied, &at.registry, self.now());
-        let count = left.len();
-        if count > 0 {
-            let (inner, instance) = (Arc::clone(self), instance.clone());
-            let until = Instant::now() + time.min(MOST_TIME);
-            self.tasks.spawn(async move {
-                tokio::select! {
-                    ended = inner.end_until(&instance, &effects, until) => {
-                        tracing::info!(%instance, sessions = ended, "the last connections of a CA that was switched off have ended");
-                    }
-                    () = stop.cancelled() => {}
-                    () = inner.closing.cancelled() => {}
+        let stop = self.paces.begin(instance, ca);
+        let now = self.now();
+        let mut left = at.peers.unwelcome_over(&effects.denied, &at.registry, now);
+        let at_once = left.end_nameless(&at.registry, now);
+        let ending = left.len();
+        if ending == 0 {
+            self.paces.finish(instance, ca, &stop);
+            return Ended::at_once(at_once);
+        }
+        let (inner, instance) = (Arc::clone(self), instance.clone());
+        let until = Instant::now() + time.min(MOST_TIME);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                ended = inner.end_until(&instance, &effects, until) => {
+                    // From here on other changes spare nobody for it; whom they did is ended.
+                    inner.paces.finish(&instance, ca, &stop);
+                    let ended = ended + inner.end_rest(&instance, &effects);
+                    tracing::info!(%instance, sessions = ended, "the last connections of a CA that was switched off have ended");
                 }
-            });
+                () = stop.cancelled() => {}
+                () = inner.closing.cancelled() => {}
+            }
+        });
+        Ended {
+            at_once,
+            ending,
+            over: time,
         }
-        count
     }
 
     async fn end_until(&self, instance: &InstanceId, effects: &Effects, until: Instant) -> usize {
@@ -98,21 +165,28 @@ impl Inner {
         let (mut ended, mut due) = (0, 0.0);
         loop {
             // Asked anew each time: some leave by themselves, and some may be welcome again.
-            let left = at
-                .peers
-                .unwelcome_over(&effects.denied, &at.registry, self.now());
+            let (registry, now) = (&at.registry, self.now());
+            let left = at.peers.unwelcome_over(&effects.denied, registry, now);
             let time = until.saturating_duration_since(Instant::now());
             if time.is_zero() || left.is_empty() {
-                return ended + left.end_first(left.len());
+                return ended + left.end_first(left.len(), registry, now);
             }
             let share = TURN.as_secs_f64() / time.as_secs_f64();
             due += share.min(1.0) * count(left.len());
-            let now = (1..=left.len()).take_while(|number| count(*number) <= due);
-            let now = now.count();
-            due -= count(now);
-            ended += left.end_first(now);
+            let some = (1..=left.len()).take_while(|number| count(*number) <= due);
+            let some = some.count();
+            due -= count(some);
+            ended += left.end_first(some, registry, now);
             tokio::time::sleep(TURN.min(time)).await;
         }
+    }
+
+    fn end_rest(&self, instance: &InstanceId, effects: &Effects) -> usize {
+        let Some(at) = self.instances.get(instance) else {
+            return 0;
+        };
+        let now = self.now();
+        at.peers.cut_over(&effects.denied, &at.registry, now)
     }
 }
 

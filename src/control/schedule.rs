@@ -5,8 +5,11 @@
 //! start, before anybody is served.
 //!
 //! Toward deny it is done whatever has become of whoever asked for it. Toward allow it is done only if
-//! they still may, and only if nobody has changed the CA by hand since: a denial by hand is not undone
-//! by a clock.
+//! they still may, and only if nobody has switched the CA off since, by hand or by a plan: a denial is
+//! not undone by a clock that knows nothing of it. So an activation says which inactivation it ends.
+
+mod due;
+mod planner;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +17,20 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::ca::id::{CertSerial, InstanceId, RequestId, ScheduleId};
+use crate::ca::id::{CertSerial, InstanceId, ScheduleId};
 use crate::ca::lifecycle::Status;
 use crate::ca::outlook::Proposal;
-use crate::ca::registry::{DeviceKey, Effects};
+use crate::ca::registry::Effects;
 use crate::control::ca::{shown, word};
-use crate::control::change::{Toward, Turn};
+use crate::control::change::Toward;
 use crate::control::ledger::Ca;
+use crate::control::ledger::schedules::in_order;
 use crate::control::lockout::Lockouts;
 use crate::control::{
-    Answer, Caller, Control, ControlError, Door, Grant, Inner, Instance, Need, Page, PageRequest,
-    Principal, Record, origin,
+    Answer, Back, Caller, Control, ControlError, Inner, Instance, Need, Page, PageRequest, Record,
+    origin,
 };
-use crate::store::{CaRecord, Change, ScheduleRecord};
+use crate::store::{Change, ScheduleRecord};
 
 /// A change that is to be made, as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub struct ScheduleView {
     pub principal: String,
     /// When it was asked for, Unix milliseconds.
     pub created_at_ms: i64,
+    /// Of an activation: the planned inactivation that it ends, which may have been made.
+    pub ends: Option<ScheduleId>,
 }
 
 /// How many an instance may have.
@@ -55,72 +61,100 @@ pub const MOST_SCHEDULES: usize = 1_000;
 /// How far ahead a change may be planned: five years.
 pub const MOST_AHEAD: Duration = Duration::from_secs(5 * 366 * 24 * 3600);
 
-/// How long it is before one is tried again that could not be made durable, in milliseconds.
-const RETRY_MS: i64 = 30_000;
+/// A change to plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewSchedule {
+    /// The state that the CA is to have.
+    pub status: Status,
+    /// When, Unix milliseconds.
+    pub at_ms: i64,
+    /// Of an inactivation: whether it ends by itself.
+    pub back: Back,
+    /// What is done if administrators would be locked out, now and then.
+    pub lockouts: Lockouts,
+}
+
+/// What was planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scheduled {
+    /// The change.
+    pub change: ScheduleView,
+    /// What ends it.
+    pub end: Option<ScheduleView>,
+}
 
 impl Control {
-    /// Have a CA switched off or on at a time (Unix milliseconds). On disk when this returns `Ok`.
+    /// Have a CA switched off or on at a time, and on again after it. On disk when this returns
+    /// `Ok`.
     ///
     /// # Errors
     /// If the caller may not change the CA so now, the time is past or too far off, there are too many,
     /// or it cannot be made durable. [`ControlError::LocksOut`] if administrators would be locked out
-    /// by it now; `lockouts` also says what is done if they would be then.
+    /// by it now.
     pub async fn schedule_ca(
         &self,
         caller: &Caller,
         instance: &str,
         sn: &str,
-        status: Status,
-        at_ms: i64,
-        lockouts: Lockouts,
-    ) -> Answer<ScheduleView> {
+        new: NewSchedule,
+    ) -> Answer<Scheduled> {
         let (inner, caller) = (Arc::clone(&self.0), caller.clone());
         let (instance, sn) = (instance.to_owned(), sn.to_owned());
         self.detached(async move {
             let mut turn = inner.turn.lock().await;
             let id = new_id()?;
+            let mut note = format!("CA {} at {}", shown(&sn), time_text(new.at_ms));
+            if let Back::After(time) = new.back {
+                note += &format!(", for {} s", time.as_secs());
+            }
             let record = Record {
                 caller: &caller,
                 action: "ScheduleCaCertificateChange",
                 instance: Some(&instance),
                 subject: format!("schedule:{id}"),
                 before: None,
-                after: Some(word(status)),
-                note: Some(format!("CA {} at {}", shown(&sn), time_text(at_ms))),
+                after: Some(word(new.status)),
+                note: Some(note),
             };
-            let plan = inner
-                .authorize(&caller, &instance, need(status))
-                .and_then(|at| {
-                    let ca = inner.find_ca(at, &sn)?;
-                    let proposal = Proposal::Status(Arc::clone(&ca.certificate), status);
-                    inner.guard(at, &caller, &proposal, lockouts)?;
-                    inner.check_time(at_ms)?;
-                    if inner.ledger().schedules_of(&at.id).count() >= MOST_SCHEDULES {
-                        return Err(ControlError::Parameter(format!(
-                            "The instance has {MOST_SCHEDULES} scheduled changes, the most it may have."
-                        )));
-                    }
-                    Ok((at, ca))
-                });
-            let (at, ca) = inner.or_refused(&record, plan).await?;
+            let plan = inner.plan_schedule(&caller, &instance, &sn, new);
+            let (at, ca, end_ms) = inner.or_refused(&record, plan).await?;
             let schedule = ScheduleRecord {
                 id,
                 ca: ca.record.id,
-                status,
-                at_ms,
-                force: lockouts == Lockouts::Accept,
+                status: new.status,
+                at_ms: new.at_ms,
+                force: new.lockouts == Lockouts::Accept,
                 principal: origin(&caller).principal,
                 created_at_ms: inner.now_ms(),
+                ends: None,
             };
-            let changes = vec![Change::PutSchedule(schedule.clone())];
-            let view = view(&ca, &schedule);
+            let end = match end_ms {
+                None => None,
+                Some(at_ms) => Some(ScheduleRecord {
+                    id: new_id()?,
+                    status: Status::Active,
+                    at_ms,
+                    force: false,
+                    ends: Some(id),
+                    ..schedule.clone()
+                }),
+            };
+            let scheduled = Scheduled {
+                change: view(&ca, &schedule),
+                end: end.as_ref().map(|end| view(&ca, end)),
+            };
+            let all: Vec<_> = std::iter::once(schedule).chain(end).collect();
+            let changes = all.iter().cloned().map(Change::PutSchedule).collect();
             inner
                 .carry_out(&mut turn, &record, at, Toward::Allow, changes, |inner| {
-                    inner.ledger_mut().put_schedule(schedule);
+                    let mut ledger = inner.ledger_mut();
+                    for schedule in all {
+                        ledger.put_schedule(schedule);
+                    }
                     Effects::default()
                 })
                 .await?;
-            Ok(view)
+            Ok(scheduled)
         })
         .await
     }
@@ -139,23 +173,24 @@ impl Control {
             .0
             .authorize(caller, instance, Need::ListCaCertificate)?;
         let ledger = self.0.ledger();
-        let mut all: Vec<_> = ledger
-            .schedules_of(&at.id)
-            .map(|(ca, schedule)| view(ca, schedule))
-            .collect();
-        all.sort_by_key(|schedule| (schedule.at_ms, schedule.id));
+        let mut all: Vec<_> = ledger.schedules_of(&at.id).collect();
+        all.sort_by_key(|(_, schedule)| in_order(schedule));
         let total = all.len();
         let items = all.into_iter().skip(page.offset()).take(page.size);
         Ok(Page {
-            items: items.collect(),
+            items: items.map(|(ca, schedule)| view(ca, schedule)).collect(),
             total,
         })
     }
 
-    /// Cancel a scheduled change.
+    /// Cancel a scheduled change; an inactivation with what ends it.
+    ///
+    /// To cancel an activation only denies: it is enough that the caller may switch the CA off. To
+    /// cancel an inactivation keeps the CA on, which is for those who may switch it on.
     ///
     /// # Errors
-    /// If there is none, the caller may not make it, or it cannot be made durable.
+    /// If there is none, the caller may not, or it cannot be made durable.
+    /// [`ControlError::NotDurable`] if an activation is cancelled, but a restart might forget that.
     pub async fn cancel_schedule(
         &self,
         caller: &Caller,
@@ -176,14 +211,10 @@ impl Control {
                 note: None,
             };
             // Whoever may not even see CAs learns nothing of what is planned.
-            let plan = inner
+            let found = inner
                 .authorize(&caller, &instance, Need::ListCaCertificate)
-                .and_then(|at| {
-                    let found = inner.find_schedule(at, &id)?;
-                    inner.authorize(&caller, &instance, need(found.1.status))?;
-                    Ok((at, found))
-                });
-            let (at, (ca, schedule)) = inner.or_refused(&record, plan).await?;
+                .and_then(|at| Ok((at, inner.find_schedule(at, &id)?)));
+            let (at, (ca, schedule)) = inner.or_refused(&record, found).await?;
             let id = schedule.id;
             record.before = Some(word(schedule.status));
             record.note = Some(format!(
@@ -191,10 +222,24 @@ impl Control {
                 ca.certificate.serial(),
                 time_text(schedule.at_ms)
             ));
-            let changes = vec![Change::DeleteSchedule(id)];
+            let activate = inner.authorize(&caller, &instance, Need::ActiveCaCertificate);
+            let (may, toward) = match schedule.status {
+                Status::Inactive => (activate, Toward::Allow),
+                Status::Active => {
+                    let deny = inner.authorize(&caller, &instance, Need::UnregisterCaCertificate);
+                    (activate.or(deny), Toward::Deny)
+                }
+            };
+            inner.or_refused(&record, may).await?;
+            let mut all = inner.ledger().ends_of(id);
+            all.push(id);
+            let changes = all.iter().copied().map(Change::DeleteSchedule).collect();
             inner
-                .carry_out(&mut turn, &record, at, Toward::Allow, changes, |inner| {
-                    inner.ledger_mut().remove_schedule(id);
+                .carry_out(&mut turn, &record, at, toward, changes, |inner| {
+                    let mut ledger = inner.ledger_mut();
+                    for id in all {
+                        ledger.remove_schedule(id);
+                    }
                     Effects::default()
                 })
                 .await?;
@@ -205,6 +250,54 @@ impl Control {
 }
 
 impl Inner {
+    /// Also gives when the change ends.
+    fn plan_schedule(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        sn: &str,
+        new: NewSchedule,
+    ) -> Answer<(&Instance, Ca, Option<i64>)> {
+        let at = self.authorize(caller, instance, need(new.status))?;
+        let ca = self.find_ca(at, sn)?;
+        let proposal = Proposal::Status(Arc::clone(&ca.certificate), new.status);
+        self.guard(at, caller, &proposal, new.lockouts)?;
+        self.check_time(new.at_ms)?;
+        let end_ms = match (new.status, new.back) {
+            (Status::Active, _) => {
+                self.check_planner(at, caller, new.at_ms)?;
+                None
+            }
+            (Status::Inactive, Back::Never) => None,
+            (Status::Inactive, Back::After(time)) => {
+                self.authorize(caller, instance, Need::ActiveCaCertificate)?;
+                let end_ms = self.after_ms(new.at_ms, time)?;
+                self.check_planner(at, caller, end_ms)?;
+                Some(end_ms)
+            }
+        };
+        self.check_room(at, 1 + usize::from(end_ms.is_some()))?;
+        Ok((at, ca, end_ms))
+    }
+
+    /// Whether so many more plans may be made.
+    pub(crate) fn check_room(&self, at: &Instance, more: usize) -> Answer<()> {
+        if self.ledger().schedules_of(&at.id).count() + more > MOST_SCHEDULES {
+            return Err(ControlError::Parameter(format!(
+                "The instance has {MOST_SCHEDULES} scheduled changes, the most it may have."
+            )));
+        }
+        Ok(())
+    }
+
+    /// The moment so long after another one.
+    pub(crate) fn after_ms(&self, from_ms: i64, time: Duration) -> Answer<i64> {
+        let time = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let at_ms = from_ms.saturating_add(time);
+        self.check_time(at_ms)?;
+        Ok(at_ms)
+    }
+
     fn check_time(&self, at_ms: i64) -> Answer<()> {
         let now = self.now_ms();
         let most = i64::try_from(MOST_AHEAD.as_millis()).unwrap_or(i64::MAX);
@@ -233,168 +326,6 @@ impl Inner {
             .map(|(ca, schedule)| (ca.clone(), schedule.clone()))
             .ok_or_else(|| ControlError::ScheduleNotFound(shown(id)))
     }
-
-    /// Do what is due, and go on doing so.
-    pub(crate) async fn follow_schedules(self: Arc<Self>) {
-        let mut every = tokio::time::interval(Duration::from_secs(1));
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = every.tick() => {}
-                () = self.closing.cancelled() => return,
-            }
-            self.do_what_is_due().await;
-        }
-    }
-
-    /// Do all that is due, in the order of the times.
-    pub(crate) async fn do_what_is_due(&self) {
-        loop {
-            let mut turn = self.turn.lock().await;
-            let due = self.ledger().next_schedule(self.now_ms());
-            let Some(schedule) = due else { return };
-            self.run(&mut turn, schedule).await;
-        }
-    }
-
-    async fn run(&self, turn: &mut Turn, schedule: ScheduleRecord) {
-        let id = schedule.id;
-        let found = {
-            let ledger = self.ledger();
-            ledger.ca(schedule.ca).cloned()
-        };
-        let at = found
-            .as_ref()
-            .and_then(|ca| self.instances.get(&ca.record.instance));
-        let (Some(ca), Some(at)) = (found, at) else {
-            // It goes with its CA; this is for a hand on the store.
-            self.ledger_mut().remove_schedule(id);
-            return;
-        };
-        let caller = Caller {
-            principal: Principal::System,
-            account: at.account.clone(),
-            grant: Grant::Everything,
-            door: Door::System,
-            address: None,
-            // No call: the schedule's own name stands for it.
-            request_id: RequestId::from_random(u128::from(id).to_be_bytes()),
-        };
-        let status = schedule.status;
-        let record = Record {
-            caller: &caller,
-            action: match status {
-                Status::Inactive => "InactivateCaCertificate",
-                Status::Active => "ActiveCaCertificate",
-            },
-            instance: Some(at.id.as_str()),
-            subject: format!("ca:{}", ca.certificate.serial()),
-            before: Some(word(ca.record.status)),
-            after: Some(word(status)),
-            note: Some(format!(
-                "scheduled by {} for {} (schedule {id})",
-                schedule.principal,
-                time_text(schedule.at_ms)
-            )),
-        };
-        let lockouts = match schedule.force {
-            true => Lockouts::Accept,
-            false => Lockouts::Refuse,
-        };
-        let proposal = Proposal::Status(Arc::clone(&ca.certificate), status);
-        let plan = self
-            .may_still(at, &schedule)
-            .and_then(|()| self.guard(at, &caller, &proposal, lockouts));
-        if let Err(error) = self.or_refused(&record, plan).await {
-            tracing::error!(schedule = %id, ca.sn = %ca.certificate.serial(), %error, "a scheduled change is not made");
-            self.ledger_mut().remove_schedule(id);
-            // Toward deny: it must not come back with a restart.
-            if let Err(error) = self
-                .commit(turn, vec![Change::DeleteSchedule(id)], Toward::Deny)
-                .await
-            {
-                tracing::error!(schedule = %id, %error, "its removal is not durable yet");
-            }
-            return;
-        }
-        let toward = match status {
-            Status::Inactive => Toward::Deny,
-            Status::Active => Toward::Allow,
-        };
-        let changes = vec![
-            Change::PutCa(CaRecord {
-                status,
-                ..ca.record.clone()
-            }),
-            Change::DeleteSchedule(id),
-        ];
-        let (ca_id, registry) = (ca.record.id, Arc::clone(&at.registry));
-        let done = self
-            .carry_out(turn, &record, at, toward, changes, |inner| {
-                inner.paces.end(&at.id, ca_id);
-                let mut ledger = inner.ledger_mut();
-                ledger.remove_schedule(id);
-                ledger.set_ca_status(ca_id, status);
-                registry.set_status(ca_id, status)
-            })
-            .await;
-        match done {
-            Ok(sessions) => {
-                tracing::info!(schedule = %id, ca.sn = %ca.certificate.serial(), state = word(status), sessions, "a scheduled change was made");
-            }
-            // In force, and owed to the disk with the removal of the schedule.
-            Err(ControlError::NotDurable(_) | ControlError::Unrecorded(_)) => {}
-            Err(_) => self
-                .ledger_mut()
-                .postpone_schedule(id, self.now_ms().saturating_add(RETRY_MS)),
-        }
-    }
-
-    /// Whether whoever asked for it may still do it. Nobody is asked about a denial.
-    fn may_still(&self, at: &Instance, schedule: &ScheduleRecord) -> Answer<()> {
-        let may = match (schedule.status, schedule.principal.split_once(':')) {
-            (Status::Inactive, _) | (Status::Active, Some(("host", _))) => true,
-            (Status::Active, Some(("access_key", id))) => id
-                .parse()
-                .ok()
-                .and_then(|id| self.keys.get(&id))
-                .is_some_and(|key| {
-                    key.status == Status::Active
-                        && key.account == at.account
-                        && Grant::Key(Arc::clone(&key.grant))
-                            .check(need(schedule.status), &at.resource)
-                            .is_ok()
-                }),
-            (Status::Active, Some(("certificate", names))) => is_still_admin(at, names),
-            (Status::Active, Some(_) | None) => false,
-        };
-        match may {
-            true => Ok(()),
-            false => Err(ControlError::PermissionDenied(format!(
-                "{}, who asked for it, may not activate the CA any more",
-                shown(&schedule.principal)
-            ))),
-        }
-    }
-}
-
-/// Whether the certificate `CA/SERIAL` is still let in as an administrator's.
-fn is_still_admin(at: &Instance, names: &str) -> bool {
-    let Some((ca, serial)) = names.split_once('/') else {
-        return false;
-    };
-    let (Ok(ca), Ok(serial)) = (ca.parse::<CertSerial>(), serial.parse::<CertSerial>()) else {
-        return false;
-    };
-    at.registry.admins().iter().any(|admins| {
-        let device = DeviceKey {
-            issuer: admins.key_id(),
-            serial: serial.clone(),
-        };
-        *admins.serial() == ca
-            && at.registry.off_reason(admins.id()).is_none()
-            && at.registry.device_status(&device) != Some(Status::Inactive)
-    })
 }
 
 fn need(status: Status) -> Need {
@@ -404,7 +335,7 @@ fn need(status: Status) -> Need {
     }
 }
 
-fn view(ca: &Ca, schedule: &ScheduleRecord) -> ScheduleView {
+pub(crate) fn view(ca: &Ca, schedule: &ScheduleRecord) -> ScheduleView {
     ScheduleView {
         instance: ca.record.instance.clone(),
         id: schedule.id,
@@ -414,10 +345,11 @@ fn view(ca: &Ca, schedule: &ScheduleRecord) -> ScheduleView {
         at_ms: schedule.at_ms,
         principal: schedule.principal.clone(),
         created_at_ms: schedule.created_at_ms,
+        ends: schedule.ends.filter(|ends| *ends != schedule.id),
     }
 }
 
-fn new_id() -> Answer<ScheduleId> {
+pub(crate) fn new_id() -> Answer<ScheduleId> {
     let mut octets = [0; 8];
     aws_lc_rs::rand::fill(&mut octets)
         .map_err(|_| ControlError::Internal("the random number generator failed".to_owned()))?;
@@ -425,9 +357,15 @@ fn new_id() -> Answer<ScheduleId> {
 }
 
 /// The time in UTC, to the second.
-fn time_text(at_ms: i64) -> String {
+pub(crate) fn time_text(at_ms: i64) -> String {
     OffsetDateTime::from_unix_timestamp(at_ms.div_euclid(1000))
         .ok()
         .and_then(|at| at.format(&Rfc3339).ok())
         .unwrap_or_else(|| format!("{at_ms} ms"))
+}
+
+/// What the audit log says of plans that go with a change.
+pub(crate) fn cancelled_text(schedules: &[ScheduleId]) -> Option<String> {
+    let ids: Vec<_> = schedules.iter().map(ToString::to_string).collect();
+    (!ids.is_empty()).then(|| format!("cancels schedule {}", ids.join(", ")))
 }

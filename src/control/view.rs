@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::ca::crl::{CrlNumber, CrlPolicy, Wanting};
 use crate::ca::error::OffReason;
-use crate::ca::id::{AccessKeyId, AccountId, CaId, CertSerial, InstanceId, RequestId};
+use crate::ca::id::{AccessKeyId, AccountId, CaId, CaKeyId, CertSerial, InstanceId, RequestId};
 use crate::ca::lifecycle::Status;
 use crate::control::grant::Grant;
 use crate::control::ledger::Ca;
@@ -46,6 +46,10 @@ pub enum Principal {
         ca_sn: CertSerial,
         /// Serial number of the certificate.
         serial: CertSerial,
+        /// The authority that signed it.
+        issuer: CaKeyId,
+        /// Last second at which every certificate of its path is valid, Unix seconds.
+        not_after: i64,
     },
     /// An operator on the host, by user name.
     Host(String),

@@ -14,7 +14,7 @@ use crate::control::jumps::Clocks;
 use crate::control::keys::KeyFault;
 use crate::control::ledger::{KeptCrl, Ledger, device_key};
 use crate::control::start::read;
-use crate::store::{AccessKeyRecord, CaRecord, DeviceRecord, Snapshot};
+use crate::store::{AccessKeyRecord, CaRecord, Change, DeviceRecord, Snapshot};
 
 /// The clock was set while the broker ran.
 fn tell_of_jump(jump_ms: i64) {
@@ -117,6 +117,15 @@ impl Inner {
             .cas
             .into_iter()
             .partition(|record| record.status == Status::Inactive);
+        let switched_off: Vec<_> = off
+            .iter()
+            .map(|record| record.id)
+            .filter(|id| {
+                ledger
+                    .ca(*id)
+                    .is_some_and(|ca| ca.record.status == Status::Active)
+            })
+            .collect();
         for record in off {
             self.take_over_ca(ledger, record);
         }
@@ -141,7 +150,21 @@ impl Inner {
             }
         }
         self.take_over_crls(ledger, crls, snapshot.crl_policies);
-        ledger.set_schedules(snapshot.schedules);
+        // A hand on the store counts as one: what it switched off, no clock switches on.
+        let undone = switched_off
+            .iter()
+            .flat_map(|ca| ledger.activations_of(*ca));
+        let undone: Vec<_> = undone.collect();
+        let (gone, planned): (Vec<_>, Vec<_>) = snapshot
+            .schedules
+            .into_iter()
+            .partition(|schedule| undone.contains(&schedule.id));
+        ledger.set_schedules(planned);
+        for schedule in gone {
+            tracing::warn!(schedule = %schedule.id, "a planned activation is cancelled: another hand switched the CA off");
+            turn.owed.push(Change::DeleteSchedule(schedule.id));
+            self.durable.store(false, Ordering::Release);
+        }
         ledger.set_codes(snapshot.register_codes);
         self.take_over_keys(ledger, snapshot.access_keys);
     }

@@ -4,6 +4,7 @@
 //! the reading already sees a change, or the change finds the peer here. Connections whose
 //! handshake is still running are in the index too, from the moment their certificate was accepted.
 
+mod unwelcome;
 mod walk;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::ca::error::Refusal;
 use crate::ca::id::CaKeyId;
+use crate::ca::path::Admitted;
 use crate::ca::registry::{DeviceKey, Registry};
 #[cfg(test)]
 use crate::testing::schedule;
@@ -208,40 +210,38 @@ impl LivePeers {
     /// Tell every peer that depends on one of these authorities, and whom `registry` now
     /// objects to, that its trust has ended. Gives how many were told.
     pub fn cut_over(&self, keys: &[CaKeyId], registry: &Registry, now: i64) -> usize {
+        self.cut_over_by(keys, |admitted| registry.objection(admitted, now))
+    }
+
+    /// The same by what `objection` says of them.
+    pub(crate) fn cut_over_by(
+        &self,
+        keys: &[CaKeyId],
+        objection: impl Fn(&Admitted) -> Option<Refusal>,
+    ) -> usize {
         let found = self.over(keys);
         #[cfg(test)]
         schedule::point();
-        cut_all(found.into_values(), registry, now)
-    }
-
-    /// The peers that [`cut_over`](Self::cut_over) would tell, in the order in which they came.
-    pub(crate) fn unwelcome_over(
-        &self,
-        keys: &[CaKeyId],
-        registry: &Registry,
-        now: i64,
-    ) -> Unwelcome {
-        let mut found: Vec<_> = self
-            .over(keys)
-            .into_values()
-            .filter(|entry| entry.is_welcome())
-            .filter_map(|entry| {
-                let why = registry.objection(entry.peer.admitted(), now)?;
-                Some((entry, why))
-            })
-            .collect();
-        found.sort_unstable_by_key(|(entry, _)| entry.number);
-        Unwelcome(found)
+        cut_all(found.into_values(), objection)
     }
 
     /// The same for the connections of one device certificate.
     pub fn cut_device(&self, device: &DeviceKey, registry: &Registry, now: i64) -> usize {
+        self.cut_device_by(device, |admitted| registry.objection(admitted, now))
+    }
+
+    /// The same by what `objection` says of them.
+    pub(crate) fn cut_device_by(
+        &self,
+        device: &DeviceKey,
+        objection: impl Fn(&Admitted) -> Option<Refusal>,
+    ) -> usize {
         let entries: Vec<_> = self
             .by_device
             .get(device)
             .map(|entries| entries.values().cloned().collect())
             .unwrap_or_default();
-        cut_all(entries, registry, now)
+        cut_all(entries, objection)
     }
 
     /// Tell every peer with a certificate on its path that has expired at `now` (Unix seconds).
@@ -271,25 +271,6 @@ impl LivePeers {
             }
         }
         found
-    }
-}
-
-/// Peers whose trust has ended and who have not been told, with the reason.
-pub(crate) struct Unwelcome(Vec<(Arc<Entry>, Refusal)>);
-
-impl Unwelcome {
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Tell the first so many of them. Gives how many were not told before.
-    pub(crate) fn end_first(&self, count: usize) -> usize {
-        let first = self.0.iter().take(count);
-        first.filter(|(entry, why)| entry.tell(why.clone())).count()
     }
 }
 
@@ -386,15 +367,15 @@ fn leave<K: std::hash::Hash + Eq>(
     map.remove_if(key, |_, entries| entries.is_empty());
 }
 
-fn cut_all(entries: impl IntoIterator<Item = Arc<Entry>>, registry: &Registry, now: i64) -> usize {
-    entries
-        .into_iter()
-        .filter(|entry| {
-            registry
-                .objection(entry.peer.admitted(), now)
-                .is_some_and(|refusal| entry.tell(refusal))
-        })
-        .count()
+fn cut_all(
+    entries: impl IntoIterator<Item = Arc<Entry>>,
+    objection: impl Fn(&Admitted) -> Option<Refusal>,
+) -> usize {
+    let entries = entries.into_iter();
+    let told = entries.filter(|entry| {
+        objection(entry.peer.admitted()).is_some_and(|refusal| entry.tell(refusal))
+    });
+    told.count()
 }
 
 fn encode(cut: Cut) -> u8 {

@@ -34,9 +34,62 @@ fn temporary_cut_ends_by_itself_unless_it_is_made_for_good() {
         &["ca", "inactivate", "ca-a", "--for", "12h", "--yes"],
     );
     assert_eq!(planned(&broker).len(), 1);
-    done(&broker, &["ca", "inactivate", "ca-a", "--yes"]);
+    let said = done(&broker, &["ca", "inactivate", "ca-a", "--yes"]);
+    assert!(said.contains("1 planned activation is cancelled"), "{said}");
     assert!(planned(&broker).is_empty());
     assert!(!broker.admits(&device));
+    // Who comes later with a temporary one does not undo that.
+    let temporary = ["ca", "inactivate", "ca-a", "--for", "1s", "--yes"];
+    let said = done(&broker, &temporary);
+    assert!(said.contains("no activation is planned"), "{said}");
+    assert!(planned(&broker).is_empty());
+}
+
+#[test]
+fn cut_and_its_end_are_one_answer_now_and_at_a_time() {
+    let broker = Broker::start();
+    let json =
+        |arguments: &[&str]| -> Value { serde_json::from_str(&done(&broker, arguments)).unwrap() };
+    let cut = json(&["ca", "inactivate", "ca-a", "--for", "2h", "--yes", "--json"]);
+    assert_eq!(cut["Activation"]["Change"], "Activate", "{cut}");
+    let said = done(
+        &broker,
+        &[
+            "ca",
+            "inactivate",
+            "ca-b",
+            "--at",
+            "1h",
+            "--for",
+            "2h",
+            "--dry-run",
+        ],
+    );
+    assert!(said.contains("Nothing was changed"), "{said}");
+    assert!(said.contains(" --for 7200s"), "{said}");
+    assert_eq!(planned(&broker).len(), 1);
+    let planning = [
+        "ca",
+        "inactivate",
+        "ca-b",
+        "--at",
+        "1h",
+        "--for",
+        "2h",
+        "--json",
+    ];
+    let window = json(&planning);
+    let ends = &window["Activation"]["Ends"];
+    assert_eq!(
+        (&window["Change"], ends),
+        (&"Inactivate".into(), &window["ScheduleId"])
+    );
+    assert_eq!(planned(&broker).len(), 3);
+    let id = window["ScheduleId"].as_str().unwrap();
+    done(&broker, &["schedule", "cancel", id]);
+    let left = planned(&broker);
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0], cut["Activation"]);
 }
 
 #[test]

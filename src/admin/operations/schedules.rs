@@ -3,11 +3,11 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Outcome, field, lockouts, page, required};
+use super::{Outcome, back, field, lockouts, page, required};
 use crate::admin::params::Params;
 use crate::ca::lifecycle::Status;
-use crate::control::schedule::ScheduleView;
-use crate::control::{Caller, Control};
+use crate::control::schedule::{NewSchedule, ScheduleView};
+use crate::control::{Back, Caller, Control};
 
 /// Have a CA switched off or on at a time.
 pub(super) async fn schedule(
@@ -25,11 +25,21 @@ pub(super) async fn schedule(
     let at_ms = required(params, "AtTime")?
         .parse()
         .map_err(|_| field("AtTime must be a time in milliseconds since 1970.".to_owned()))?;
-    let lockouts = lockouts(params)?;
-    let scheduled = control
-        .schedule_ca(caller, instance, sn, status, at_ms, lockouts)
-        .await?;
-    Ok(json!({ "Data": Shown::of(&scheduled) }))
+    let new = NewSchedule {
+        status,
+        at_ms,
+        back: match status {
+            Status::Inactive => back(params)?,
+            Status::Active => Back::Never,
+        },
+        lockouts: lockouts(params)?,
+    };
+    let scheduled = control.schedule_ca(caller, instance, sn, new).await?;
+    let mut data = shown(&scheduled.change);
+    if let (Some(end), Value::Object(fields)) = (&scheduled.end, &mut data) {
+        fields.insert("Activation".to_owned(), shown(end));
+    }
+    Ok(json!({ "Data": data }))
 }
 
 /// A page of the scheduled changes.
@@ -41,7 +51,7 @@ pub(super) async fn list(
 ) -> Outcome {
     let page = page(params)?;
     let listed = control.list_schedules(caller, instance, page).await?;
-    let all: Vec<_> = listed.items.iter().map(Shown::of).collect();
+    let all: Vec<_> = listed.items.iter().map(shown).collect();
     Ok(json!({
         "Data": {
             "ScheduleVOS": all,
@@ -61,7 +71,7 @@ pub(super) async fn cancel(
 ) -> Outcome {
     let id = required(params, "ScheduleId")?;
     let cancelled = control.cancel_schedule(caller, instance, id).await?;
-    Ok(json!({ "Data": Shown::of(&cancelled) }))
+    Ok(json!({ "Data": shown(&cancelled) }))
 }
 
 /// A scheduled change. Times are strings in milliseconds, as elsewhere.
@@ -75,22 +85,25 @@ struct Shown {
     at_time: String,
     scheduled_by: String,
     create_time: String,
+    /// The scheduled inactivation that it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends: Option<String>,
 }
 
-impl Shown {
-    fn of(schedule: &ScheduleView) -> Value {
-        let shown = Self {
-            schedule_id: schedule.id.to_string(),
-            ca_sn: schedule.ca_sn.to_string(),
-            ca_name: schedule.ca_name.clone(),
-            change: match schedule.status {
-                Status::Inactive => "Inactivate",
-                Status::Active => "Activate",
-            },
-            at_time: schedule.at_ms.to_string(),
-            scheduled_by: schedule.principal.clone(),
-            create_time: schedule.created_at_ms.to_string(),
-        };
-        json!(shown)
-    }
+/// A scheduled change as answers show it.
+pub(super) fn shown(schedule: &ScheduleView) -> Value {
+    let shown = Shown {
+        schedule_id: schedule.id.to_string(),
+        ca_sn: schedule.ca_sn.to_string(),
+        ca_name: schedule.ca_name.clone(),
+        change: match schedule.status {
+            Status::Inactive => "Inactivate",
+            Status::Active => "Activate",
+        },
+        at_time: schedule.at_ms.to_string(),
+        scheduled_by: schedule.principal.clone(),
+        create_time: schedule.created_at_ms.to_string(),
+        ends: schedule.ends.map(|ends| ends.to_string()),
+    };
+    json!(shown)
 }

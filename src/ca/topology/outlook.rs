@@ -1,6 +1,6 @@
 //! What would follow from a change that is not made.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Recomputed, Topology, Verdict};
@@ -32,6 +32,20 @@ impl Topology {
     /// What setting this state would do.
     pub(crate) fn look_at_status(&self, id: CaId, status: Status) -> Look {
         self.look(id, |imagined| imagined.set_status(id, status))
+    }
+
+    /// What would hold for the authorities at or below these certificates if they were active.
+    pub(crate) fn verdicts_if_active(&self, ids: &[CaId]) -> HashMap<CaKeyId, Option<Verdict>> {
+        let mut verdicts = HashMap::new();
+        if ids.is_empty() {
+            return verdicts;
+        }
+        let mut imagined = self.clone();
+        for id in ids {
+            let recomputed = imagined.set_status(*id, Status::Active);
+            verdicts.extend(recomputed.verdicts);
+        }
+        verdicts
     }
 
     /// What removing this certificate would do.

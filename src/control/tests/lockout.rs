@@ -2,16 +2,16 @@
 
 use super::INSTANCE;
 use super::world::{TestStore, World, caller, host, parts};
+use crate::ca::id::CaKeyId;
 use crate::ca::lifecycle::Status;
 use crate::ca::topology::SameKey;
 use crate::control::impact::Intended;
 use crate::control::lockout::{LockedOut, Lockouts};
-use crate::control::pace::Pace;
-use crate::control::{Answer, Caller, Control, ControlError, Door, Principal};
+use crate::control::{Answer, Back, Caller, Control, ControlError, Door, Manner, Principal};
 use crate::testing::{TestCa, ca_params};
 
 /// A world in which these CAs make administrators.
-async fn with_admins(admins: &[&TestCa], same_key: SameKey) -> World {
+pub(super) async fn with_admins(admins: &[&TestCa], same_key: SameKey) -> World {
     let store = std::sync::Arc::new(TestStore::default());
     let directory = tempfile::tempdir().unwrap();
     let time = std::sync::Arc::new(std::sync::Mutex::new(std::time::SystemTime::now()));
@@ -32,6 +32,8 @@ fn administrator(ca_sn: &str) -> Caller {
         principal: Principal::Certificate {
             ca_sn: ca_sn.parse().unwrap(),
             serial: "99".parse().unwrap(),
+            issuer: CaKeyId::from_bytes([0; 32]),
+            not_after: i64::MAX,
         },
         door: Door::Mqtt,
         ..caller()
@@ -53,10 +55,14 @@ fn all(ca_sns: &[&str]) -> Option<LockedOut> {
 
 impl World {
     async fn switch_off(&self, caller: &Caller, sn: &str, lockouts: Lockouts) -> Option<LockedOut> {
-        let off = Status::Inactive;
-        let switched = self
-            .control
-            .switch_ca(caller, INSTANCE, sn, off, lockouts, Pace::AtOnce);
+        let (off, pace) = (Status::Inactive, Default::default());
+        let back = Back::Never;
+        let manner = Manner {
+            lockouts,
+            pace,
+            back,
+        };
+        let switched = self.control.switch_ca(caller, INSTANCE, sn, off, manner);
         locked_out(switched.await)
     }
 

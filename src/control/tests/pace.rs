@@ -5,16 +5,21 @@ use std::time::Duration;
 use super::INSTANCE;
 use super::world::{World, host};
 use crate::ca::lifecycle::Status;
-use crate::control::Changed;
-use crate::control::lockout::Lockouts;
+use crate::control::crl::NewCrl;
 use crate::control::pace::Pace;
-use crate::testing::{TestCa, TestDevice};
+use crate::control::{Manner, Switched};
+use crate::testing::crl::TestCrl;
+use crate::testing::{TestCa, TestDevice, ca_params};
 use crate::tls::live::LivePeer;
 
 impl World {
-    async fn switch(&self, sn: &str, status: Status, pace: Pace) -> Changed {
+    async fn switch(&self, sn: &str, status: Status, pace: Pace) -> Switched {
+        let manner = Manner {
+            pace,
+            ..Manner::default()
+        };
         let (control, caller) = (&self.control, host());
-        let switched = control.switch_ca(&caller, INSTANCE, sn, status, Lockouts::Refuse, pace);
+        let switched = control.switch_ca(&caller, INSTANCE, sn, status, manner);
         switched.await.unwrap()
     }
 }
@@ -27,9 +32,16 @@ async fn connected(count: u64) -> (World, TestCa, String, Vec<LivePeer>) {
     let mut live = Vec::new();
     for number in 0..count {
         let device: TestDevice = ca.issue("device", 100 + number);
-        live.push(world.enter(world.record(&device).await));
+        let peer = world.enter(world.record(&device).await);
+        named(&peer);
+        live.push(peer);
     }
     (world, ca, sn, live)
+}
+
+/// It has a session.
+fn named(live: &LivePeer) {
+    live.is_called("device", "127.0.0.1:9".parse().unwrap());
 }
 
 fn ended(live: &[LivePeer]) -> usize {
@@ -52,7 +64,16 @@ async fn connections_end_one_after_the_other_and_nobody_gets_in_meanwhile() {
     world.register(&other, "other").await;
     let spared = world.enter(world.record(&other.issue("device", 1)).await);
     let changed = world.switch(&sn, Status::Inactive, OVER).await;
-    assert_eq!(changed.sessions_ended, 20, "are ending");
+    assert_eq!(
+        (changed.changed.sessions_ended, changed.sessions_ending),
+        (0, 20)
+    );
+    let audit = world.audit_lines();
+    let told = audit
+        .iter()
+        .find(|line| line["phase"] == "done" && line["after"] == "inactive");
+    let detail = "20 live connections are ending over 10 s";
+    assert_eq!(told.unwrap()["detail"], detail);
     assert!(world.admit(&ca.issue("late", 9)).is_err());
     assert!(ended(&live) <= 1);
     pass(Duration::from_secs(5)).await;
@@ -73,7 +94,10 @@ async fn plain_inactivation_ends_the_rest_at_once() {
     let before = ended(&live);
     assert!((1..10).contains(&before), "{before}");
     let changed = world.switch(&sn, Status::Inactive, Pace::AtOnce).await;
-    assert_eq!((ended(&live), changed.sessions_ended), (10, 10 - before));
+    assert_eq!(
+        (ended(&live), changed.changed.sessions_ended),
+        (10, 10 - before)
+    );
 }
 
 #[tokio::test]
@@ -98,10 +122,11 @@ async fn activation_keeps_those_that_are_left_also_if_a_slower_pace_follows() {
 async fn authority_below_that_is_switched_off_itself_ends_at_once() {
     let world = World::new().await;
     let root = TestCa::root("root", 1);
-    let below = root.issue_ca(crate::testing::ca_params("below", 2));
+    let below = root.issue_ca(ca_params("below", 2));
     let sn = world.register(&root, "root").await;
     let below_sn = world.register(&below, "below").await;
     let live = world.enter(world.record(&below.issue("device", 3)).await);
+    named(&live);
     world
         .switch(
             &sn,
@@ -114,4 +139,55 @@ async fn authority_below_that_is_switched_off_itself_ends_at_once() {
         .switch(&below_sn, Status::Inactive, Pace::AtOnce)
         .await;
     assert!(live.cut().is_some());
+}
+
+#[tokio::test]
+async fn other_changes_spare_whom_they_do_not_deny() {
+    let (world, ca, sn, live) = connected(4).await;
+    let slow = Pace::Over(Duration::from_secs(36_000));
+    world.switch(&sn, Status::Inactive, slow).await;
+    // The devices have the serial numbers from 100 on.
+    let new = NewCrl {
+        content: TestCrl::revoking(1, &[101]).der(&ca).into(),
+        ..NewCrl::default()
+    };
+    let imported = world.control.import_crl(&host(), INSTANCE, new).await;
+    assert_eq!(imported.unwrap().sessions_ended, 1);
+    assert_eq!((ended(&live), live[1].cut().is_some()), (1, true));
+    // Another certificate of the authority denies by itself.
+    let renewed = TestCa::self_signed_with(ca_params("ca", 2), ca.key.clone());
+    let renewed_sn = world.register(&renewed, "renewed").await;
+    world
+        .switch(&renewed_sn, Status::Active, Pace::AtOnce)
+        .await;
+    assert_eq!(ended(&live), 1);
+    world
+        .switch(&renewed_sn, Status::Inactive, Pace::AtOnce)
+        .await;
+    assert_eq!(ended(&live), 4);
+}
+
+#[tokio::test]
+async fn nobody_begins_a_session_and_nobody_is_left_when_the_ca_is_deleted() {
+    let (world, ca, sn, live) = connected(3).await;
+    // Through the handshake, and silent since.
+    let silent = world.enter(world.record(&ca.issue("silent", 9)).await);
+    let slow = Pace::Over(Duration::from_secs(36_000));
+    let switched = world.switch(&sn, Status::Inactive, slow).await;
+    assert_eq!(
+        (switched.changed.sessions_ended, switched.sessions_ending),
+        (1, 3)
+    );
+    assert!(silent.cut().is_some());
+    assert_eq!(ended(&live), 0);
+    let deleted = world.control.delete_ca(&host(), INSTANCE, &sn).await;
+    assert_eq!((deleted.unwrap().sessions_ended, ended(&live)), (3, 3));
+    assert!(
+        world
+            .control
+            .0
+            .paces
+            .of(&INSTANCE.parse().unwrap())
+            .is_empty()
+    );
 }

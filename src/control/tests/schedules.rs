@@ -4,13 +4,16 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
+mod overtaking;
+mod rights;
+
 use super::world::{World, caller, host};
 use super::{INSTANCE, PAGE};
 use crate::ca::lifecycle::Status;
 use crate::control::keys::KeyChange;
 use crate::control::lockout::Lockouts;
-use crate::control::schedule::ScheduleView;
-use crate::control::{Answer, Caller, ControlError, Grant, Principal};
+use crate::control::schedule::{NewSchedule, ScheduleView};
+use crate::control::{Answer, Back, Caller, ControlError, Grant, Manner, Principal, Switched};
 use crate::testing::TestCa;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -33,12 +36,40 @@ impl World {
         status: Status,
         from_now: Duration,
     ) -> Answer<ScheduleView> {
-        let at_ms = self.in_ms(from_now);
-        let refuse = Lockouts::Refuse;
-        let planned = self
-            .control
-            .schedule_ca(caller, INSTANCE, sn, status, at_ms, refuse);
+        let planned = self.plan_with(caller, sn, status, from_now, Back::Never);
         planned.await
+    }
+
+    async fn plan_with(
+        &self,
+        caller: &Caller,
+        sn: &str,
+        status: Status,
+        from_now: Duration,
+        back: Back,
+    ) -> Answer<ScheduleView> {
+        let new = NewSchedule {
+            status,
+            at_ms: self.in_ms(from_now),
+            back,
+            lockouts: Lockouts::Refuse,
+        };
+        let planned = self.control.schedule_ca(caller, INSTANCE, sn, new).await;
+        // Of two plans one is the later.
+        *self.time.lock().unwrap() += Duration::from_millis(1);
+        planned.map(|planned| planned.change)
+    }
+
+    /// Off now, and on again after this time.
+    async fn cut_for(&self, caller: &Caller, sn: &str, time: Duration) -> Answer<Switched> {
+        let manner = Manner {
+            back: Back::After(time),
+            ..Manner::default()
+        };
+        let off = Status::Inactive;
+        self.control
+            .switch_ca(caller, INSTANCE, sn, off, manner)
+            .await
     }
 
     async fn planned(&self) -> usize {
@@ -48,6 +79,10 @@ impl World {
 
     async fn pass(&self, time: Duration) {
         *self.time.lock().unwrap() += time;
+        // So does the clock that cannot be set.
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
         self.control.0.do_what_is_due().await;
     }
 
@@ -117,8 +152,7 @@ async fn what_was_due_while_the_broker_was_down_is_done_before_it_serves() {
 async fn denial_by_hand_is_not_undone_by_a_clock() {
     let (world, _, sn) = world().await;
     // Off for an hour, and somebody makes it for good.
-    world.set(&sn, Status::Inactive).await;
-    world.plan(&sn, Status::Active, HOUR).await;
+    world.cut_for(&host(), &sn, HOUR).await.unwrap();
     world.set(&sn, Status::Inactive).await;
     assert_eq!(world.planned().await, 0, "although nothing else changed");
     world.pass(2 * HOUR).await;
@@ -158,7 +192,12 @@ async fn activation_by_a_key_that_may_not_any_more_is_not_made_and_a_denial_is()
     assert_eq!(world.planned().await, 0);
     let refused = world.audit_lines();
     let refused = refused.iter().filter(|line| line["phase"] == "refused");
-    assert_eq!(refused.count(), 1);
+    let refused: Vec<_> = refused.map(|line| line["detail"].to_string()).collect();
+    let told = format!("scheduled by access_key:{id} for ");
+    assert!(
+        refused.len() == 1 && refused[0].contains(&told),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
@@ -217,10 +256,13 @@ async fn cancelled_change_is_not_made_and_times_that_make_no_sense_are_refused()
         world.in_ms(60_000 * HOUR),
         i64::MAX,
     ] {
-        let (control, refuse) = (&world.control, Lockouts::Refuse);
-        let planned = control
-            .schedule_ca(&host(), INSTANCE, &sn, Status::Inactive, at_ms, refuse)
-            .await;
+        let new = NewSchedule {
+            status: Status::Inactive,
+            at_ms,
+            back: Back::Never,
+            lockouts: Lockouts::Refuse,
+        };
+        let planned = world.control.schedule_ca(&host(), INSTANCE, &sn, new).await;
         assert!(
             matches!(planned, Err(ControlError::Parameter(_))),
             "{at_ms}"

@@ -199,6 +199,8 @@ impl World {
 
     /// The process ends at once and starts again.
     pub(super) async fn restart(&mut self) {
+        // A process that has ended does nothing more.
+        self.control.0.closing.cancel();
         let name = format!("{}.jsonl", uuid::Uuid::new_v4());
         let path = self.directory.path().join(name);
         let (deny, cut) = (SameKey::Deny, OnInactivate::Cut);

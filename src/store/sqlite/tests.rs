@@ -177,6 +177,7 @@ fn schedule(number: u8, ca_number: u8, status: Status) -> ScheduleRecord {
         force: number.is_multiple_of(2),
         principal: "host:root".to_owned(),
         created_at_ms: 3,
+        ends: (status == Status::Active).then(|| ScheduleId::from_bytes([ca_number; 8])),
     }
 }
 

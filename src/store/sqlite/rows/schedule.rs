@@ -5,18 +5,18 @@ use std::collections::HashSet;
 use rusqlite::{Connection, params};
 
 use super::{Fields, status_text};
-use crate::ca::id::CaId;
+use crate::ca::id::{CaId, IdError};
 use crate::store::{ScheduleRecord, StoreError};
 
 pub(super) fn put(connection: &Connection, schedule: &ScheduleRecord) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "INSERT INTO schedule (id, ca, status, at_ms, force, principal, created_at_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
+            "INSERT INTO schedule (id, ca, status, at_ms, force, principal, created_at_ms, ends)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
              ON CONFLICT (id) DO UPDATE SET
                  ca = excluded.ca, status = excluded.status, at_ms = excluded.at_ms,
                  force = excluded.force, principal = excluded.principal,
-                 created_at_ms = excluded.created_at_ms",
+                 created_at_ms = excluded.created_at_ms, ends = excluded.ends",
         )?
         .execute(params![
             schedule.id.to_string(),
@@ -26,12 +26,13 @@ pub(super) fn put(connection: &Connection, schedule: &ScheduleRecord) -> Result<
             i64::from(schedule.force),
             schedule.principal,
             schedule.created_at_ms,
+            schedule.ends.map(|ends| ends.to_string()),
         ])?;
     Ok(())
 }
 
 pub(super) const SELECT: &str = "SELECT rowid, id, ca, status, at_ms, force, principal,
-        created_at_ms FROM schedule ORDER BY rowid";
+        created_at_ms, ends FROM schedule ORDER BY rowid";
 
 pub(super) fn read(
     fields: &Fields<'_, '_>,
@@ -41,6 +42,11 @@ pub(super) fn read(
     if !known.contains(&ca) {
         return Err(fields.corrupt(2, "names a CA that is not in table ca".to_owned()));
     }
+    let ends = fields.optional_text(8)?;
+    let ends = ends.map(|ends| {
+        ends.parse()
+            .map_err(|error: IdError| fields.corrupt(8, error.to_string()))
+    });
     Ok(ScheduleRecord {
         id: fields.digest(1)?,
         ca,
@@ -49,5 +55,6 @@ pub(super) fn read(
         force: fields.flag(5)?,
         principal: fields.text(6)?.to_owned(),
         created_at_ms: fields.integer(7)?,
+        ends: ends.transpose()?,
     })
 }
