@@ -189,6 +189,8 @@ pub(crate) struct Instance {
     peers: Arc<LivePeers>,
     /// Whose turn it is for what takes long and changes nothing.
     aside: Semaphore,
+    /// Who may wait for that turn.
+    aside_queue: Semaphore,
     /// Set when its broker is there.
     sessions: OnceLock<Arc<dyn Sessions>>,
     /// The same.

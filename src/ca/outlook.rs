@@ -77,6 +77,14 @@ impl Outlook {
         let denied = self.concerned.iter().filter(|it| it.shift() == Shift::Off);
         denied.map(|it| it.key).collect()
     }
+
+    /// The authorities that would admit nobody, whether they do now or not.
+    pub(crate) fn off_after(&self) -> Vec<CaKeyId> {
+        let off = self.concerned.iter();
+        off.filter(|it| it.after != Some(Verdict::On))
+            .map(|it| it.key)
+            .collect()
+    }
 }
 
 /// Administrators' CAs that a change would switch off.
@@ -127,6 +135,16 @@ impl Registry {
         if self.objection(admitted, now).is_some() {
             return None;
         }
+        self.objection_after(outlook, admitted, now)
+    }
+
+    /// The same, whether they have to go anyway or not.
+    pub(crate) fn objection_after(
+        &self,
+        outlook: &Outlook,
+        admitted: &Admitted,
+        now: i64,
+    ) -> Option<Refusal> {
         self.objection_by(admitted, now, |key| match outlook.after.get(&key) {
             Some(after) => after.clone(),
             None => self.verdict(key),

@@ -16,6 +16,7 @@ use crate::ca::lifecycle::Status;
 use crate::ca::registry::{Purpose, Registry, RegistryError};
 use crate::control::change::Toward;
 use crate::control::change::Turn;
+use crate::control::explain::MOST_WAITING;
 use crate::control::keys::KeyFault;
 use crate::control::ledger::{Ca, KeptCrl, Ledger, device_key};
 use crate::control::seal;
@@ -276,6 +277,7 @@ fn build_instance(settings: InstanceSettings) -> Result<(InstanceId, Instance), 
         registry: Arc::new(registry),
         peers: LivePeers::new(),
         aside: Semaphore::new(1),
+        aside_queue: Semaphore::new(MOST_WAITING),
         sessions: OnceLock::new(),
         observer: OnceLock::new(),
     };
