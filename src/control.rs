@@ -20,6 +20,7 @@ pub mod keys;
 mod ledger;
 pub mod lockout;
 pub mod observe;
+mod owed;
 pub mod pace;
 pub mod policy;
 mod register_code;

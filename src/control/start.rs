@@ -41,7 +41,7 @@ pub enum OpenError {
     },
     /// A kept record belongs to an instance that the configuration does not name.
     #[error(
-        "the store has certificates of instance {0}, which the configuration does not name; \
+        "the store has certificates or CRLs of instance {0}, which the configuration does not name; \
          add it, or use another data directory"
     )]
     UnknownInstance(InstanceId),
@@ -92,7 +92,7 @@ impl Control {
             encryption: parts.keys.encryption,
             turn: Mutex::new(Turn {
                 seq: snapshot.seq,
-                owed: Vec::new(),
+                ..Turn::default()
             }),
             durable: AtomicBool::new(true),
             followed: AtomicBool::new(true),
@@ -164,11 +164,18 @@ impl Inner {
         }
         ledger.set_crls(crls, snapshot.crl_policies);
         ledger.set_schedules(snapshot.schedules);
+        if let Some(kept) = ledger
+            .crls()
+            .find(|kept| !self.instances.contains_key(&kept.record.instance))
+        {
+            return Err(OpenError::UnknownInstance(kept.record.instance.clone()));
+        }
         for (instance, issuer) in ledger.crl_issuers() {
-            let at = self
-                .instances
-                .get(&instance)
-                .ok_or_else(|| OpenError::UnknownInstance(instance.clone()))?;
+            let Some(at) = self.instances.get(&instance) else {
+                // A policy that outlived its CA. It lets nobody in, and counts if they come back.
+                tracing::warn!(%instance, "a CRL policy of an instance that the configuration does not name has no effect");
+                continue;
+            };
             let revocations = ledger.revocations(&instance, issuer);
             at.registry.set_revocations(issuer, revocations);
         }
