@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::ca::certificate::CaCertificate;
+use crate::ca::crl::Revocations;
 use crate::ca::error::{OffReason, Refusal};
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
@@ -20,6 +21,8 @@ pub(crate) enum Proposal {
     Removal(Arc<CaCertificate>),
     /// A certificate is registered, as active.
     Insertion(Arc<CaCertificate>),
+    /// Other lists of revoked certificates of this authority.
+    Revocations(CaKeyId, Arc<Revocations>),
 }
 
 /// What a change would do to the authorities, all from one moment.
@@ -112,6 +115,9 @@ impl Registry {
                 Proposal::Status(ca, status) => topology.look_at_status(ca.id(), *status),
                 Proposal::Removal(ca) => topology.look_at_removal(ca.id()),
                 Proposal::Insertion(ca) => topology.look_at_insertion(Arc::clone(ca)),
+                Proposal::Revocations(issuer, lists) => {
+                    topology.look_at_revocations(*issuer, Arc::clone(lists))
+                }
             }
         };
         Outlook {
@@ -155,10 +161,14 @@ impl Registry {
     /// change is about a CA above one of them.
     pub(crate) fn admins_off(&self, proposal: &Proposal, now: i64) -> Option<AdminsOff> {
         let admins = self.admins();
-        let (Proposal::Status(ca, _) | Proposal::Removal(ca) | Proposal::Insertion(ca)) = proposal;
         let near = {
             let topology = self.lock();
-            admins.iter().any(|it| topology.reaches(ca, it.key_id()))
+            admins.iter().any(|it| match proposal {
+                Proposal::Status(ca, _) | Proposal::Removal(ca) | Proposal::Insertion(ca) => {
+                    topology.reaches(ca, it.key_id())
+                }
+                Proposal::Revocations(issuer, _) => topology.above(it.id()).contains(issuer),
+            })
         };
         if !near {
             return None;

@@ -25,7 +25,7 @@ pub struct ExplainArgs {
 }
 
 impl ExplainArgs {
-    /// Ask the broker, and print what it says. The exit code is [`WOULD_REFUSE`] if it would refuse:
+    /// Ask the broker, and print what it says. The exit code is 5 if it would refuse:
     /// another than if it does not answer the question.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use crate::ca::registry::{DeviceKey, Effects};
 use crate::control::ca::{shown, word};
 use crate::control::change::{Toward, Turn};
 use crate::control::ledger::Ca;
-use crate::control::lockout::Lockouts;
+use crate::control::lockout::{Lockouts, noted};
 use crate::control::{
     Answer, Caller, Control, ControlError, Door, Grant, Inner, Instance, Need, Page, PageRequest,
     Principal, Record, origin,
@@ -79,7 +79,7 @@ impl Control {
         self.detached(async move {
             let mut turn = inner.turn.lock().await;
             let id = new_id()?;
-            let record = Record {
+            let mut record = Record {
                 caller: &caller,
                 action: "ScheduleCaCertificateChange",
                 instance: Some(&instance),
@@ -93,16 +93,17 @@ impl Control {
                 .and_then(|at| {
                     let ca = inner.find_ca(at, &sn)?;
                     let proposal = Proposal::Status(Arc::clone(&ca.certificate), status);
-                    inner.guard(at, &caller, &proposal, lockouts)?;
+                    let forced = inner.guard(at, &caller, &proposal, lockouts)?;
                     inner.check_time(at_ms)?;
                     if inner.ledger().schedules_of(&at.id).count() >= MOST_SCHEDULES {
                         return Err(ControlError::Parameter(format!(
                             "The instance has {MOST_SCHEDULES} scheduled changes, the most it may have."
                         )));
                     }
-                    Ok((at, ca))
+                    Ok((at, ca, forced))
                 });
-            let (at, ca) = inner.or_refused(&record, plan).await?;
+            let (at, ca, forced) = inner.or_refused(&record, plan).await?;
+            record.note = noted(record.note, forced.as_ref());
             let schedule = ScheduleRecord {
                 id,
                 ca: ca.record.id,
@@ -281,7 +282,7 @@ impl Inner {
             request_id: RequestId::from_random(u128::from(id).to_be_bytes()),
         };
         let status = schedule.status;
-        let record = Record {
+        let mut record = Record {
             caller: &caller,
             action: match status {
                 Status::Inactive => "InactivateCaCertificate",
@@ -305,18 +306,22 @@ impl Inner {
         let plan = self
             .may_still(at, &schedule)
             .and_then(|()| self.guard(at, &caller, &proposal, lockouts));
-        if let Err(error) = self.or_refused(&record, plan).await {
-            tracing::error!(schedule = %id, ca.sn = %ca.certificate.serial(), %error, "a scheduled change is not made");
-            self.ledger_mut().remove_schedule(id);
-            // Toward deny: it must not come back with a restart.
-            if let Err(error) = self
-                .commit(turn, vec![Change::DeleteSchedule(id)], Toward::Deny)
-                .await
-            {
-                tracing::error!(schedule = %id, %error, "its removal is not durable yet");
+        let forced = match self.or_refused(&record, plan).await {
+            Ok(forced) => forced,
+            Err(error) => {
+                tracing::error!(schedule = %id, ca.sn = %ca.certificate.serial(), %error, "a scheduled change is not made");
+                self.ledger_mut().remove_schedule(id);
+                // Toward deny: it must not come back with a restart.
+                if let Err(error) = self
+                    .commit(turn, vec![Change::DeleteSchedule(id)], Toward::Deny)
+                    .await
+                {
+                    tracing::error!(schedule = %id, %error, "its removal is not durable yet");
+                }
+                return;
             }
-            return;
-        }
+        };
+        record.note = noted(record.note, forced.as_ref());
         let toward = match status {
             Status::Inactive => Toward::Deny,
             Status::Active => Toward::Allow,

@@ -184,7 +184,7 @@ fn ca(impact: CaImpact, began_ms: i64) -> Ca {
         None => ("", String::new()),
         Some(out) => (
             match out {
-                LockedOut::Caller { .. } => "caller",
+                LockedOut::Caller { .. } | LockedOut::Certificate { .. } => "caller",
                 LockedOut::Administrators { .. } => "administrators",
             },
             out.to_string(),

@@ -2,6 +2,7 @@
 //! fails.
 
 mod faults;
+mod files;
 mod parts;
 
 use std::sync::atomic::Ordering;

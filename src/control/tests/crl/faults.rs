@@ -127,6 +127,22 @@ async fn list_that_has_expired_when_it_is_kept_leaves_nobody_connected() {
 }
 
 #[tokio::test]
+async fn list_that_is_on_disk_counts_though_the_audit_log_failed() {
+    let (world, ca) = (World::new().await, TestCa::root("ca", 1));
+    let sn = world.register(&ca, "ca").await;
+    world.policy(&sn, CrlPolicy::Required).await;
+    let device = ca.issue("d", 5);
+    let log = world.directory.path().join("audit.jsonl");
+    let away = log.with_extension("away");
+    std::fs::rename(&log, &away).unwrap();
+    let imported = world.import(&ca, &TestCrl::new(1)).await;
+    assert!(imported.is_err(), "{imported:?}");
+    assert_eq!(world.kept_crls(), 1);
+    assert_eq!(world.reason(&device), "admitted");
+    std::fs::rename(&away, &log).unwrap();
+}
+
+#[tokio::test]
 async fn policy_of_an_instance_that_is_gone_does_not_stop_the_start_and_its_list_does() {
     let (mut world, ca) = (World::new().await, TestCa::root("ca", 1));
     let gone: crate::ca::id::InstanceId = "gone".parse().unwrap();
