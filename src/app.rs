@@ -184,7 +184,7 @@ impl App {
 
         // What they revoke is out before anybody is served.
         let mut crl_files = CrlFiles::new(&config, &control);
-        crl_files.look().await;
+        crl_files.look_first().await;
 
         let service = admin::service(&config.admin, &control);
         let commands = config.admin.control_channel.as_ref().map(|_| {

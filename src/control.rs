@@ -20,6 +20,7 @@ pub mod keys;
 mod ledger;
 pub mod lockout;
 pub mod observe;
+mod owed;
 pub mod pace;
 pub mod policy;
 mod recording;
@@ -216,6 +217,8 @@ pub(crate) struct Instance {
     peers: Arc<LivePeers>,
     /// Whose turn it is for what takes long and changes nothing.
     aside: Semaphore,
+    /// Who may wait for that turn.
+    aside_queue: Semaphore,
     /// Set when its broker is there.
     sessions: OnceLock<Arc<dyn Sessions>>,
     /// The same.

@@ -215,7 +215,8 @@ pub enum Change {
         /// Which.
         id: CrlId,
     },
-    /// Insert the policy, or replace the one of the same instance and issuer.
+    /// Insert the policy, or replace the one of the same instance and issuer. `Optional` removes it:
+    /// that is what holds without one.
     PutCrlPolicy(CrlPolicyRecord),
     /// Insert the schedule, or replace the one with the same id. Its CA must be there; it goes
     /// with it.

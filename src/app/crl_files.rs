@@ -2,7 +2,8 @@
 //!
 //! They are looked at again and again rather than watched: that also works where no events come
 //! from, such as network file systems, and for files that are replaced by a link. A file that
-//! cannot be taken leaves the last list in force, and is told as an error.
+//! cannot be taken leaves the last list in force, and is told as an error: once for what is in it and
+//! what is wrong with that, however often it is tried again.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -11,9 +12,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 
-use crate::ca::crl::CrlError;
 use crate::ca::id::{AccountId, InstanceId, RequestId};
 use crate::config::{Config, CrlSource};
 use crate::control::crl::NewCrl;
@@ -38,9 +39,23 @@ struct Source {
 /// What became of a file.
 struct Seen {
     stamp: Option<Stamp>,
-    /// What is wrong with it, and when it is tried again.
-    fault: Option<(String, Instant)>,
+    fault: Option<Told>,
 }
+
+/// What is wrong with a file, and told.
+struct Told {
+    text: String,
+    /// What was in it, if it could be read.
+    content: Option<Content>,
+    /// How long to wait before it is tried again as it is, and until when that is.
+    pause: Duration,
+    again: Instant,
+    /// The CAs that it was tried with, as a number that goes up.
+    cas: u64,
+}
+
+/// SHA-256 of what is in a file.
+type Content = Box<[u8]>;
 
 /// What changes when a file does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +107,23 @@ impl CrlFiles {
         }
     }
 
+    /// Look for the first time, before anybody is served. A file system that does not answer holds up
+    /// the start: whoever is on a CRL that is there must not get in. It is told why.
+    pub(super) async fn look_first(&mut self) {
+        let mut every = tokio::time::interval(TELL);
+        every.reset();
+        let look = self.look();
+        tokio::pin!(look);
+        loop {
+            tokio::select! {
+                () = &mut look => return,
+                _ = every.tick() => {
+                    tracing::warn!("the files of the CRLs are being read; nobody is served before");
+                }
+            }
+        }
+    }
+
     /// Import what is new or has changed.
     pub(super) async fn look(&mut self) {
         for source in &mut self.sources {
@@ -106,13 +138,15 @@ impl CrlFiles {
 
 impl Source {
     async fn look(&mut self, control: &Control, most: usize) {
+        // Before all else: one that is registered meanwhile has the files tried again.
+        let cas = control.ca_changes(&self.instance);
         let path = self.written.path.clone();
         let found = blocking(move || files_of(&path)).await;
         let found = match found {
             Ok(found) => found,
             Err(error) => {
                 let path = self.written.path.clone();
-                self.failed(path, None, &Fault::File(error));
+                self.failed(path, None, None, cas, &Fault::File(error));
                 return;
             }
         };
@@ -125,24 +159,33 @@ impl Source {
             stays
         });
         for (path, stamp) in found {
-            if self.is_done(&path, stamp) {
+            if self.is_done(&path, stamp, cas) {
                 continue;
             }
-            match self.import(control, &path, stamp, most).await {
+            let file = path.clone();
+            let read = blocking(move || Ok(read(&file, stamp, most))).await;
+            let (content, imported) = match read.map_err(Fault::File).flatten() {
+                Ok((octets, content)) => {
+                    let imported = self.import(control, &path, octets, &content).await;
+                    (Some(content), imported)
+                }
+                Err(fault) => (None, Err(fault)),
+            };
+            match imported {
                 Ok(()) => {
                     let fault = None;
                     let stamp = Some(stamp);
                     self.seen.insert(path, Seen { stamp, fault });
                 }
-                Err(fault) => self.failed(path, Some(stamp), &fault),
+                Err(fault) => self.failed(path, Some(stamp), content, cas, &fault),
             }
         }
     }
 
     /// Whether there is nothing to do about the file now.
-    fn is_done(&self, path: &Path, stamp: Stamp) -> bool {
+    fn is_done(&self, path: &Path, stamp: Stamp, cas: u64) -> bool {
         self.seen.get(path).is_some_and(|seen| {
-            let waits = |(_, again): &(String, Instant)| *again > Instant::now();
+            let waits = |told: &Told| told.again > Instant::now() && told.cas == cas;
             seen.stamp == Some(stamp) && seen.fault.as_ref().is_none_or(waits)
         })
     }
@@ -151,16 +194,16 @@ impl Source {
         &self,
         control: &Control,
         path: &Path,
-        stamp: Stamp,
-        most: usize,
+        octets: Bytes,
+        content: &Content,
     ) -> Result<(), Fault> {
-        let file = path.to_owned();
-        let content = blocking(move || Ok(read(&file, stamp, most))).await;
-        let content = content.map_err(Fault::File)??;
+        let told = self.told(path, Some(content));
         let new = NewCrl {
-            content,
+            content: octets,
             ca: self.written.ca.clone(),
             file: Some(path.to_owned()),
+            told: told.map(|told| told.text.clone()),
+            ..NewCrl::default()
         };
         let imported = control
             .import_crl(&self.caller(), self.instance.as_str(), new)
@@ -181,19 +224,38 @@ impl Source {
         Ok(())
     }
 
-    /// Tell it once, and again when it is another fault.
-    fn failed(&mut self, path: PathBuf, stamp: Option<Stamp>, fault: &Fault) {
+    /// What was told of the file when this was in it.
+    fn told(&self, path: &Path, content: Option<&Content>) -> Option<&Told> {
+        let told = self.seen.get(path)?.fault.as_ref()?;
+        Some(told).filter(|told| told.content.as_ref() == content)
+    }
+
+    /// Tell it once, and again when it is another fault or something else is in the file.
+    fn failed(
+        &mut self,
+        path: PathBuf,
+        stamp: Option<Stamp>,
+        content: Option<Content>,
+        cas: u64,
+        fault: &Fault,
+    ) {
         let text = fault.to_string();
-        let known = self.seen.get(&path).is_some_and(|seen| {
-            let same = seen.fault.as_ref().is_some_and(|(known, _)| *known == text);
-            same && seen.stamp == stamp
-        });
+        let before = self.told(&path, content.as_ref());
+        let before = before.filter(|told| told.text == text);
+        let known = before.is_some();
+        let pause = fault.pause(before.map(|told| told.pause));
         if let Fault::Moving = fault {
             tracing::info!(instance = %self.instance, file = %path.display(), "a CRL's file is being written");
         } else if !known {
             tracing::error!(instance = %self.instance, file = %path.display(), error = text, "a CRL's file cannot be taken; the last list stays in force");
         }
-        let fault = Some((text, Instant::now() + fault.pause()));
+        let fault = Some(Told {
+            text,
+            content,
+            pause,
+            again: Instant::now() + pause,
+            cas,
+        });
         self.seen.insert(path, Seen { stamp, fault });
     }
 
@@ -210,17 +272,24 @@ impl Source {
 }
 
 impl Fault {
-    /// How long to wait before the same file is tried again.
-    fn pause(&self) -> Duration {
+    /// How long to wait before the same file is tried again, if nothing else changes; `before` is how
+    /// long that was the last time.
+    fn pause(&self, before: Option<Duration>) -> Duration {
         match self {
-            // Tried at the next look: nothing of the list is read before its CA is there.
-            Self::File(_)
-            | Self::Moving
+            Self::File(_) | Self::Moving => Duration::ZERO,
+            // What is in it cannot be taken, or not while things are as they are.
+            Self::TooLarge(_)
             | Self::Refused(
                 ControlError::CaNotFound(_)
-                | ControlError::CrlRefused(CrlRefusal::Crl(CrlError::NotSigned { .. })),
-            ) => Duration::ZERO,
-            Self::TooLarge(_) | Self::Refused(_) => PAUSE,
+                | ControlError::CrlRefused(
+                    CrlRefusal::Crl(_)
+                    | CrlRefusal::OtherIssuer { .. }
+                    | CrlRefusal::NumberGoesBack { .. }
+                    | CrlRefusal::DateGoesBack { .. },
+                ),
+            ) => before.map_or(PAUSE, |before| (before * 2).clamp(PAUSE, LONGEST_PAUSE)),
+            // The time, a limit, a policy, the disk.
+            Self::Refused(_) => PAUSE,
         }
     }
 }
@@ -282,7 +351,7 @@ fn files_of(path: &Path) -> io::Result<Vec<(PathBuf, Stamp)>> {
     Ok(found)
 }
 
-fn read(path: &Path, stamp: Stamp, most: usize) -> Result<Bytes, Fault> {
+fn read(path: &Path, stamp: Stamp, most: usize) -> Result<(Bytes, Content), Fault> {
     let file = File::open(path).map_err(Fault::File)?;
     let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     let mut content = Vec::new();
@@ -294,7 +363,10 @@ fn read(path: &Path, stamp: Stamp, most: usize) -> Result<Bytes, Fault> {
         return Err(Fault::TooLarge(most));
     }
     match Stamp::of(&file.metadata().map_err(Fault::File)?) == stamp {
-        true => Ok(content.into()),
+        true => {
+            let digest = digest(&SHA256, &content);
+            Ok((content.into(), digest.as_ref().into()))
+        }
         false => Err(Fault::Moving),
     }
 }
@@ -311,3 +383,9 @@ const MOST_FILES: usize = 10_000;
 
 /// How long to wait before a file that was refused is tried again as it is.
 const PAUSE: Duration = Duration::from_secs(60);
+
+/// The same, when it has been tried often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// How often it is told that the start waits.
+const TELL: Duration = Duration::from_secs(10);

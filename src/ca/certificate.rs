@@ -402,6 +402,27 @@ fn check_key_strength(parsed: &X509Certificate<'_>) -> Result<(), CertificateErr
     }
 }
 
+/// Whether a handshake can show that the client owns this key: a signature by it must be one of those
+/// that we verify.
+///
+/// # Errors
+/// The rule that is broken.
+pub(crate) fn check_device_key(parsed: &X509Certificate<'_>) -> Result<(), &'static str> {
+    let algorithm = &parsed.public_key().algorithm;
+    let curve = || {
+        let parameters = algorithm.parameters.as_ref()?;
+        parameters.as_oid().ok()
+    };
+    match parsed.public_key().parsed() {
+        Ok(PublicKey::RSA(rsa)) if (2048..=8192).contains(&rsa.key_size()) => Ok(()),
+        Ok(PublicKey::RSA(_)) => Err("its RSA key has less than 2048 bits or more than 8192"),
+        Ok(PublicKey::EC(_)) if curve().is_some_and(|curve| CURVES.contains(&curve)) => Ok(()),
+        Ok(PublicKey::EC(_)) => Err("its key is on another curve than P-256, P-384 and P-521"),
+        _ if algorithm.algorithm == oid_registry::OID_SIG_ED25519 => Ok(()),
+        _ => Err("its key is neither RSA nor ECDSA nor Ed25519"),
+    }
+}
+
 fn check_signature_strength(parsed: &X509Certificate<'_>) -> Result<(), CertificateError> {
     let weak = [
         oid_registry::OID_PKCS1_SHA1WITHRSA,
@@ -423,6 +444,13 @@ pub(crate) fn printable(text: &str) -> String {
         .take(1024)
         .collect()
 }
+
+/// P-256, P-384 and P-521 (RFC 5480, 2.1.1.1).
+const CURVES: [Oid<'static>; 3] = [
+    oid!(1.2.840.10045.3.1.7),
+    oid!(1.3.132.0.34),
+    oid!(1.3.132.0.35),
+];
 
 /// ecdsa-with-SHA1 (RFC 3279, 2.2.3).
 const ECDSA_WITH_SHA1: Oid<'static> = oid!(1.2.840.10045.4.1);

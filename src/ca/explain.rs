@@ -125,6 +125,9 @@ pub enum Standing {
 /// Whether a device certificate is recorded, and with which state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
+    /// No path holds, so that nobody knows whose device it is: whoever makes a certificate up learns
+    /// nothing of one that has its number.
+    Unknown,
     /// It never connected, or was deleted since.
     No,
     /// It has this state.
@@ -233,7 +236,11 @@ impl Registry {
             issuer: issuer.unwrap_or_else(|| anchor.certificate.key_id()),
             serial: leaf.serial.clone(),
         };
-        steps.insert(0, device_step(leaf, self.device_status(&device)));
+        let recorded = match self.device_status(&device) {
+            Some(status) => Recorded::As(status),
+            None => Recorded::No,
+        };
+        steps.insert(0, device_step(leaf, recorded));
         Some(Path {
             steps,
             fault: traced.refusal.clone().map(PathFault::Refused),
@@ -250,13 +257,9 @@ impl Registry {
     ) -> Option<Path> {
         let (leaf, _) = chain.parts();
         let leaf = Facts::of_der(leaf).ok()?;
-        let device = DeviceKey {
-            issuer: candidate.certificate.key_id(),
-            serial: leaf.serial.clone(),
-        };
         Some(Path {
             steps: vec![
-                device_step(leaf, self.device_status(&device)),
+                device_step(leaf, Recorded::Unknown),
                 self.anchor_step(candidate)?,
             ],
             fault: Some(match trace.why_unverified() {
@@ -319,14 +322,11 @@ impl Facts {
     }
 }
 
-fn device_step(facts: Facts, status: Option<Status>) -> Step {
+fn device_step(facts: Facts, recorded: Recorded) -> Step {
     Step {
         facts,
         source: Source::Sent,
-        standing: Standing::Device(match status {
-            Some(status) => Recorded::As(status),
-            None => Recorded::No,
-        }),
+        standing: Standing::Device(recorded),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::ca::certificate::CaCertificate;
+use crate::ca::crl::Revocations;
 use crate::ca::error::{OffReason, Refusal};
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
@@ -20,6 +21,8 @@ pub(crate) enum Proposal {
     Removal(Arc<CaCertificate>),
     /// A certificate is registered, as active.
     Insertion(Arc<CaCertificate>),
+    /// Other lists of revoked certificates of this authority.
+    Revocations(CaKeyId, Arc<Revocations>),
 }
 
 /// What a change would do to the authorities, all from one moment.
@@ -77,6 +80,14 @@ impl Outlook {
         let denied = self.concerned.iter().filter(|it| it.shift() == Shift::Off);
         denied.map(|it| it.key).collect()
     }
+
+    /// The authorities that would admit nobody, whether they do now or not.
+    pub(crate) fn off_after(&self) -> Vec<CaKeyId> {
+        let off = self.concerned.iter();
+        off.filter(|it| it.after != Some(Verdict::On))
+            .map(|it| it.key)
+            .collect()
+    }
 }
 
 /// Administrators' CAs that a change would switch off.
@@ -104,6 +115,9 @@ impl Registry {
                 Proposal::Status(ca, status) => topology.look_at_status(ca.id(), *status),
                 Proposal::Removal(ca) => topology.look_at_removal(ca.id()),
                 Proposal::Insertion(ca) => topology.look_at_insertion(Arc::clone(ca)),
+                Proposal::Revocations(issuer, lists) => {
+                    topology.look_at_revocations(*issuer, Arc::clone(lists))
+                }
             }
         };
         Outlook {
@@ -127,6 +141,16 @@ impl Registry {
         if self.objection(admitted, now).is_some() {
             return None;
         }
+        self.objection_after(outlook, admitted, now)
+    }
+
+    /// The same, whether they have to go anyway or not.
+    pub(crate) fn objection_after(
+        &self,
+        outlook: &Outlook,
+        admitted: &Admitted,
+        now: i64,
+    ) -> Option<Refusal> {
         self.objection_if(&outlook.after, admitted, now)
     }
 
@@ -157,10 +181,14 @@ impl Registry {
     /// change is about a CA above one of them.
     pub(crate) fn admins_off(&self, proposal: &Proposal, now: i64) -> Option<AdminsOff> {
         let admins = self.admins();
-        let (Proposal::Status(ca, _) | Proposal::Removal(ca) | Proposal::Insertion(ca)) = proposal;
         let near = {
             let topology = self.lock();
-            admins.iter().any(|it| topology.reaches(ca, it.key_id()))
+            admins.iter().any(|it| match proposal {
+                Proposal::Status(ca, _) | Proposal::Removal(ca) | Proposal::Insertion(ca) => {
+                    topology.reaches(ca, it.key_id())
+                }
+                Proposal::Revocations(issuer, _) => topology.above(it.id()).contains(issuer),
+            })
         };
         if !near {
             return None;

@@ -15,7 +15,8 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
 
 use crate::ca::certificate::{
-    ClientAuth, MAX_CERTIFICATE_OCTETS, common_name, key_usage, parse, serial, validity,
+    ClientAuth, MAX_CERTIFICATE_OCTETS, check_device_key, common_name, key_usage, parse, serial,
+    validity,
 };
 use crate::ca::crl::{Issued, Kind, points};
 use crate::ca::error::{CertificateError, OffReason, PathMember, Refusal};
@@ -174,11 +175,10 @@ impl Registry {
                 ca: ca.map(|entry| entry.certificate.serial().clone()),
             })
         };
-        let sizes = std::iter::once(end_entity).chain(intermediates);
+        let sizes = || std::iter::once(end_entity).chain(intermediates);
         if intermediates.len() > MAX_INTERMEDIATES
-            || sizes
-                .into_iter()
-                .any(|der| der.len() > MAX_CERTIFICATE_OCTETS)
+            || sizes().any(|der| der.len() > MAX_CERTIFICATE_OCTETS)
+            || sizes().map(|der| der.len()).sum::<usize>() > MAX_CHAIN_OCTETS
         {
             return Err(refuse(Refusal::ChainTooLarge, None, None));
         }
@@ -297,6 +297,10 @@ impl Judgement<'_> {
                 rule: "its key usage does not allow digital signatures",
             });
         }
+        check_device_key(self.leaf).map_err(|rule| Refusal::Misused {
+            who: PathMember::Device,
+            rule,
+        })?;
         let (not_before, not_after) = validity(self.leaf).map_err(|error| malformed(&error))?;
         let (mut path_not_after, mut ends_first) = (not_after, PathMember::Device);
         if certificate.not_after() < path_not_after {
@@ -482,3 +486,7 @@ fn unix(time: UnixTime) -> i64 {
 /// `webpki` takes paths with up to 6 CAs below the anchor; a client that sends more
 /// certificates than this has no honest reason.
 pub const MAX_INTERMEDIATES: usize = 8;
+
+/// Octets of all certificates: what fits into one message of a handshake, which `rustls` takes up to
+/// 64 KiB of, with the lengths and extensions beside them.
+const MAX_CHAIN_OCTETS: usize = 0xffff - 64;

@@ -429,6 +429,11 @@ fn chain_larger_than_any_real_one_is_not_read() {
     let huge = CertificateDer::from(vec![0x30; 17 * 1024]);
     let refused = registry.admit(&device.der, &[huge], now()).unwrap_err();
     assert_eq!(refused.refusal, Refusal::ChainTooLarge);
+    // Each is small enough, and all of them are more than a message of a handshake holds.
+    let some = CertificateDer::from(vec![0x30; 15 * 1024]);
+    let refused = registry.admit(&device.der, &vec![some.clone(); 5], now());
+    assert_eq!(refused.unwrap_err().refusal, Refusal::ChainTooLarge);
+    assert!(registry.admit(&device.der, &vec![some; 4], now()).is_ok());
 }
 
 #[test]

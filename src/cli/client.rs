@@ -48,7 +48,7 @@ pub struct ConnectionArgs {
 }
 
 /// What scripts can go by.
-pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the broker; 2 wrong usage, key file or input; 3 the broker cannot be reached; 4 no such CA, CRL, device, key, session or instance.";
+pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the broker; 2 wrong usage, key file or input; 3 the broker cannot be reached; 4 no such CA, CRL, device, key, session or instance; 5 the chain would be refused (explain).";
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]

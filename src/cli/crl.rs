@@ -35,6 +35,9 @@ pub struct ImportArgs {
     ca: String,
     /// The CRL, in DER or PEM.
     file: PathBuf,
+    /// Import it even if it locks administrators out.
+    #[arg(long)]
+    force: bool,
 }
 
 /// Arguments of `portcullis crl list`.
@@ -96,7 +99,8 @@ fn import(connection: &Connection, arguments: &ImportArgs) -> Result<(), ClientE
         .map_err(|error| usage(format!("{} cannot be read: {error}", path.display())))?;
     let ca = lookup::ca(connection, &arguments.ca)?;
     let sn = field(&ca, "Sn");
-    let fields = [("CaSn", sn.as_str())];
+    let mut fields = vec![("CaSn", sn.as_str())];
+    fields.extend(arguments.force.then_some(("Force", "true")));
     let octets = content.len();
     let answer = connection.call_with(Action::ImportCrl, &fields, Some(content));
     let answer = answer.map_err(|error| match error {
@@ -211,9 +215,14 @@ fn delete(connection: &Connection, text: &str) -> Result<(), ClientError> {
         field(&crl, "CrlNumber"),
         field(&crl, "Issuer")
     );
+    // Where one is demanded, somebody may be left whom none vouches for.
+    let cut = match field(&crl, "CrlPolicy") == CrlPolicy::Required.word() {
+        true => " Its CA must have a CRL: devices that no other one covers are cut off now.",
+        false => "",
+    };
     show::confirm(
         connection,
-        &format!("Delete {name}? What only it revoked is let in again."),
+        &format!("Delete {name}? What only it revoked is let in again.{cut}"),
     )?;
     let id = field(&crl, "CrlId");
     let answer = connection.call(Action::DeleteCrl, &[("CrlId", &id)])?;
@@ -235,19 +244,18 @@ fn policy(connection: &Connection, arguments: &PolicyArgs) -> Result<(), ClientE
         Policy::InDate => CrlPolicy::InDate,
         Policy::Optional => CrlPolicy::Optional,
     };
-    if policy == CrlPolicy::Required {
+    if policy != CrlPolicy::Optional {
         let crls = crls(connection, Some(&sn))?;
-        let expired = |crl: &Value| crl.get("Expired").and_then(Value::as_bool) == Some(true);
-        let covered = crls.iter().any(|crl| !expired(crl));
-        let question = match covered {
-            true => format!(
-                "Require a CRL for CA {name} ({sn})? Devices that none covers are cut off now, and all of them when it expires."
-            ),
-            false => format!(
-                "Require a CRL for CA {name} ({sn})? There is none in date: all its devices are cut off now and refused until one is imported."
-            ),
-        };
-        show::confirm(connection, &question)?;
+        if let Some(cut) = cut_by(policy, &crls) {
+            let demanded = match policy {
+                CrlPolicy::Required => "Require a CRL",
+                CrlPolicy::InDate | CrlPolicy::Optional => "Require CRLs in date",
+            };
+            show::confirm(
+                connection,
+                &format!("{demanded} for CA {name} ({sn})? {cut}"),
+            )?;
+        }
     }
     let fields = [("Sn", sn.as_str()), ("CrlPolicy", policy.word())];
     let answer = connection.call(Action::SetCrlPolicy, &fields)?;
@@ -260,6 +268,25 @@ fn policy(connection: &Connection, arguments: &PolicyArgs) -> Result<(), ClientE
         format!("CA {name} ({sn}) {what} {}.\n", show::ended(&answer))
     });
     Ok(())
+}
+
+/// Who is cut off by such a policy, if anybody may be.
+fn cut_by(policy: CrlPolicy, crls: &[Value]) -> Option<&'static str> {
+    let is_expired = |crl: &Value| crl.get("Expired").and_then(Value::as_bool) == Some(true);
+    let of_devices = |crl: &&Value| field(crl, "Certificates") != "cas";
+    let mut of_devices = crls.iter().filter(of_devices);
+    match policy {
+        CrlPolicy::Required => Some(match of_devices.any(|crl| !is_expired(crl)) {
+            true => "Devices that none covers are cut off now, and all of them when it expires.",
+            false => {
+                "There is none in date: all its devices are cut off now and refused until one is imported."
+            }
+        }),
+        CrlPolicy::InDate if crls.iter().any(is_expired) => {
+            Some("A CRL has expired: devices that no other one covers are cut off now.")
+        }
+        CrlPolicy::InDate | CrlPolicy::Optional => None,
+    }
 }
 
 fn crls(connection: &Connection, ca_sn: Option<&str>) -> Result<Vec<Value>, ClientError> {
@@ -308,3 +335,35 @@ fn until(crl: &Value) -> String {
 
 /// In base64 it is as long as the body of a request over the network may be by default.
 const LARGE: usize = 180 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn question_is_asked_where_somebody_may_be_cut_off() {
+        let crl = |expired: bool, certificates: &str| json!({"Expired": expired, "Certificates": certificates});
+        let says = |policy, crls: &[Value], text: Option<&str>| {
+            let said = cut_by(policy, crls);
+            assert_eq!(said.is_some(), text.is_some(), "{policy}: {said:?}");
+            assert!(said.unwrap_or_default().contains(text.unwrap_or_default()));
+        };
+        says(CrlPolicy::Optional, &[crl(true, "all")], None);
+        says(CrlPolicy::InDate, &[], None);
+        says(CrlPolicy::InDate, &[crl(false, "all")], None);
+        let old_and_new = [crl(false, "all"), crl(true, "devices")];
+        says(CrlPolicy::InDate, &old_and_new, Some("has expired"));
+        says(CrlPolicy::Required, &old_and_new, Some("that none covers"));
+        says(CrlPolicy::Required, &[], Some("none in date"));
+        says(
+            CrlPolicy::Required,
+            &[crl(true, "all")],
+            Some("none in date"),
+        );
+        says(
+            CrlPolicy::Required,
+            &[crl(false, "cas")],
+            Some("none in date"),
+        );
+    }
+}

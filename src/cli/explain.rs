@@ -25,7 +25,8 @@ pub struct ExplainArgs {
 }
 
 impl ExplainArgs {
-    /// Ask the broker, and print what it says. The exit code is 1 if it would refuse.
+    /// Ask the broker, and print what it says. The exit code is 5 if it would refuse:
+    /// another than if it does not answer the question.
     ///
     /// # Errors
     /// If there is no answer.
@@ -36,7 +37,7 @@ impl ExplainArgs {
         show::result(connection, &data, || text(&data, &connection.options));
         Ok(match accepted(&data) {
             true => ExitCode::SUCCESS,
-            false => ExitCode::FAILURE,
+            false => ExitCode::from(WOULD_REFUSE),
         })
     }
 
@@ -79,6 +80,9 @@ fn certificates(text: &str) -> Result<String, ClientError> {
         false => Ok(chain),
     }
 }
+
+/// The exit code if the chain would be refused.
+const WOULD_REFUSE: u8 = 5;
 
 fn text(data: &Value, options: &str) -> String {
     let mut text = match accepted(data) {

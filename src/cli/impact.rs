@@ -6,6 +6,7 @@ use super::client::{ClientError, Connection};
 use super::lookup;
 use super::show::{self, Ask, field, number};
 use crate::admin::action::Action;
+use crate::admin::errors::Code;
 
 /// A change that is thought of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,15 +134,22 @@ pub(super) fn confirm_ca(
     let (name, sn) = (field(ca, "CaName"), field(ca, "Sn"));
     let impact = match of_ca(connection, &sn, change) {
         Ok(impact) => impact,
-        // Whoever may change it, but not look, is told less.
-        Err(ClientError::Refused { .. }) => {
-            return show::confirm(
-                connection,
-                &format!(
-                    "{} CA {name} ({sn})? What that would cut is not shown to you.",
-                    capital(change.command())
+        // Whoever may change it, but not look, is told less. So is whoever asks while the broker is
+        // busy, and that may be the CA of very many: then it takes more than a habit, too.
+        Err(ClientError::Refused { code, .. }) => {
+            let change = capital(change.command());
+            return match never_shown(&code) {
+                true => show::confirm(
+                    connection,
+                    &format!("{change} CA {name} ({sn})? What that would cut is not shown to you."),
                 ),
-            );
+                false => show::confirm_by_name(
+                    &format!(
+                        "{change} CA {name} ({sn})? What that would cut is not known now ({code})."
+                    ),
+                    &[&name, &sn],
+                ),
+            };
         }
         Err(error) => return Err(error),
     };
@@ -161,10 +169,26 @@ pub(super) fn confirm_ca(
     }
 }
 
+/// Whether the broker refuses a preview for good: the right is missing, or it does not know previews.
+fn never_shown(code: &str) -> bool {
+    [Code::PermissionCheckFailed, Code::ApiNotFound]
+        .iter()
+        .any(|never| never.as_str() == code)
+}
+
 /// Whether somebody would be cut off or refused.
 fn cuts(impact: &Value) -> bool {
     let some = |pointer: &str| impact.pointer(pointer).and_then(Value::as_u64) != Some(0);
-    some("/Connections") || some("/DevicesRefused/Recorded") || goes(impact, "off")
+    some("/Connections")
+        || some("/DevicesRefused/Recorded")
+        || ending(impact) > 0
+        || goes(impact, "off")
+}
+
+/// Connections that are ending over a time, for an earlier change.
+fn ending(impact: &Value) -> u64 {
+    let ending = impact.get("ConnectionsEnding").and_then(Value::as_u64);
+    ending.unwrap_or_default()
 }
 
 /// Whether a CA goes this way.
@@ -219,10 +243,14 @@ fn summary(impact: &Value) -> String {
 
 fn connections(impact: &Value) -> String {
     let count = number(impact, "Connections");
-    match (count.as_str(), field(impact, "OnInactivate").as_str()) {
+    let text = match (count.as_str(), field(impact, "OnInactivate").as_str()) {
         ("0", _) => "0".to_owned(),
         (_, "keep") => format!("{count} go on until they end by themselves (on_inactivate = keep)"),
         _ => format!("{count} would be ended"),
+    };
+    match ending(impact) {
+        0 => text,
+        more => format!("{text}, and at once {more} that are ending over a time"),
     }
 }
 
@@ -314,8 +342,9 @@ fn clients(impact: &Value) -> String {
     let heads = ["CLIENT ID", "FROM", "NAME", "DEVICE SN", "CA SN"];
     let table = show::table(&heads, clients.iter().map(row));
     let all = impact.get("Connections").and_then(Value::as_u64);
+    let all = all.unwrap_or_default().saturating_add(ending(impact));
     let shown = u64::try_from(clients.len()).unwrap_or_default();
-    match all.unwrap_or_default().saturating_sub(shown) {
+    match all.saturating_sub(shown) {
         0 => format!("\n{table}"),
         more => format!("\n{table}and {more} more\n"),
     }
@@ -385,8 +414,23 @@ mod tests {
         nothing["SameKey"] = json!({"Total": 0, "Cas": []});
         nothing["Becomes"] = json!("stays");
         assert!(!cuts(&nothing));
+        nothing["ConnectionsEnding"] = json!(9000);
+        assert!(cuts(&nothing), "they would end at once");
+        let text = summary(&nothing);
+        assert!(
+            text.contains("0, and at once 9000 that are ending"),
+            "{text}"
+        );
         // What is not understood cuts.
         assert!(cuts(&json!({})));
+    }
+
+    #[test]
+    fn busy_broker_does_not_weaken_the_question() {
+        assert!(never_shown("PermissionCheckFailed") && never_shown("InvalidApi.NotFound"));
+        for passing in ["ServiceUnavailable", "InternalError", "Throttling"] {
+            assert!(!never_shown(passing), "{passing}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::ca::outlook::Proposal;
 use crate::ca::registry::{Effects, Purpose};
 use crate::control::change::Toward;
 use crate::control::ledger::{Ca, device_key};
-use crate::control::lockout::Lockouts;
+use crate::control::lockout::{Lockouts, noted};
 use crate::control::schedule::cancelled_text;
 use crate::control::{
     Answer, CaRefusal, CaView, Caller, Changed, Control, ControlError, Door, Inner, Instance, Need,
@@ -101,10 +101,11 @@ impl Control {
                     let plan =
                         inner.plan_registration(&caller, at, &name, &ca_pem, verification_pem)?;
                     let proposal = Proposal::Insertion(Arc::clone(&plan.0.certificate));
-                    inner.guard(at, &caller, &proposal, lockouts)?;
-                    Ok((at, plan))
+                    let forced = inner.guard(at, &caller, &proposal, lockouts)?;
+                    Ok((at, plan, forced))
                 });
-            let (at, (ca, code)) = inner.or_refused(&record, plan).await?;
+            let (at, (ca, code), forced) = inner.or_refused(&record, plan).await?;
+            record.note = noted(record.note, forced.as_ref());
             let sn = ca.certificate.serial().clone();
             record.subject = format!("ca:{sn}");
             let mut changes = vec![Change::PutCa(ca.record.clone())];
@@ -208,10 +209,11 @@ impl Control {
                 .and_then(|at| {
                     let ca = inner.find_ca(at, &sn)?;
                     let proposal = Proposal::Removal(Arc::clone(&ca.certificate));
-                    inner.guard(at, &caller, &proposal, lockouts)?;
-                    Ok((at, ca))
+                    let forced = inner.guard(at, &caller, &proposal, lockouts)?;
+                    Ok((at, ca, forced))
                 });
-            let (at, ca) = inner.or_refused(&record, plan).await?;
+            let (at, ca, forced) = inner.or_refused(&record, plan).await?;
+            record.note = noted(record.note, forced.as_ref());
             let sn = ca.certificate.serial().clone();
             record.subject = format!("ca:{sn}");
             record.before = Some(word(ca.record.status));

@@ -9,6 +9,7 @@ use crate::ca::error::Refusal;
 use crate::ca::id::AccountId;
 use crate::ca::path::Admitted;
 use crate::ca::registry::Effects;
+use crate::control::owed::{Batch, Kept, Retry, Which, is_list};
 use crate::control::pace::Ended;
 use crate::control::{Answer, ControlError, Inner, Instance, OnInactivate, Outcome, Record};
 use crate::store::{Change, StoreError};
@@ -18,8 +19,11 @@ use crate::store::{Change, StoreError};
 pub(crate) struct Turn {
     /// Number of the last commit that this process knows.
     pub(crate) seq: u64,
-    /// Denials that are in force in memory and not yet on disk. They go before any other change.
+    /// Denials that are in force in memory and not yet on disk. They go before any other change,
+    /// but for lists that the disk does not take.
     pub(crate) owed: Vec<Change>,
+    /// When those are tried again.
+    pub(crate) lists: Retry,
 }
 
 /// Which way a change goes.
@@ -203,7 +207,8 @@ impl Inner {
         plan
     }
 
-    /// Make the changes durable, and what is owed before them.
+    /// Make the changes durable, and what is owed before them. Lists that are owed and that the
+    /// disk does not take hold up nothing else.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] for changes toward allow, if another hand changed the store since
@@ -214,37 +219,50 @@ impl Inner {
         changes: Vec<Change>,
         toward: Toward,
     ) -> Result<(), StoreError> {
-        let mut all = turn.owed.clone();
-        all.extend(changes.iter().cloned());
+        let batch = turn.batch(&changes, Which::for_changes(&changes));
+        self.commit_batch(turn, batch, changes, toward).await
+    }
+
+    async fn commit_batch(
+        &self,
+        turn: &mut Turn,
+        batch: Batch,
+        changes: Vec<Change>,
+        toward: Toward,
+    ) -> Result<(), StoreError> {
+        let Batch { all, later } = batch;
         if all.is_empty() {
             return Ok(());
         }
-        match self.commit_in_time(turn.seq, all.clone()).await {
-            Ok(seq) => {
-                turn.seq = seq;
-                self.paid(turn);
-                Ok(())
+        match self.keep(turn.seq, all.clone()).await {
+            Ok(kept) => {
+                turn.seq = kept.seq;
+                self.paid(turn, &changes, kept, later)
             }
             Err(StoreError::Conflict { expected, head }) => {
                 // A hand on the database file. A denial goes over whatever it did. What would
                 // allow something was planned without knowing of it, and is not done.
-                let over = match toward {
-                    Toward::Deny => all,
-                    Toward::Allow => turn.owed.clone(),
+                let (over, own, later) = match toward {
+                    Toward::Deny => (all, changes, later),
+                    Toward::Allow => (turn.owed.clone(), Vec::new(), Vec::new()),
                 };
+                let mut result = Ok(());
                 if !over.is_empty() {
-                    if let Err(error) = self.commit_in_time(head, over).await {
-                        return Err(self.unpaid(turn, changes, toward, error));
-                    }
-                    self.paid(turn);
+                    result = match self.keep(head, over).await {
+                        Ok(kept) => self.paid(turn, &own, kept, later),
+                        Err(error) => return Err(self.unpaid(turn, own, toward, error)),
+                    };
                 }
-                // `seq` is left alone if this fails, so that the follower tries again.
-                match self.read_store().await {
-                    Ok((snapshot, crls)) => self.take_over(turn, snapshot, crls),
-                    Err(error) => tracing::error!(%error, "the store cannot be read"),
+                // The store does not know of what is owed still: to take it over now would forget
+                // that. `seq` is left alone if this fails, so that the follower tries again.
+                if turn.owed.is_empty() {
+                    match self.read_store().await {
+                        Ok((snapshot, crls)) => self.take_over(turn, snapshot, crls),
+                        Err(error) => tracing::error!(%error, "the store cannot be read"),
+                    }
                 }
                 match toward {
-                    Toward::Deny => Ok(()),
+                    Toward::Deny => result,
                     Toward::Allow => Err(StoreError::Conflict { expected, head }),
                 }
             }
@@ -254,20 +272,39 @@ impl Inner {
 
     /// Commit, and not wait for ever: what is asked of the store is done in the order in which it was
     /// asked, so whatever it does later is known when it does.
-    async fn commit_in_time(&self, seq: u64, changes: Vec<Change>) -> Result<u64, StoreError> {
-        match tokio::time::timeout(self.store_limit, self.store.commit(seq, changes)).await {
+    pub(crate) async fn commit_in_time(
+        &self,
+        seq: u64,
+        changes: Vec<Change>,
+    ) -> Result<u64, StoreError> {
+        let limit = match changes.iter().any(is_list) {
+            // A large one takes as long as the disk takes.
+            true => self.store_limit.saturating_mul(LISTS_TAKE_LONGER),
+            false => self.store_limit,
+        };
+        match tokio::time::timeout(limit, self.store.commit(seq, changes)).await {
             Ok(committed) => committed,
-            Err(_) => Err(StoreError::Silent(self.store_limit)),
+            Err(_) => Err(StoreError::Silent(limit)),
         }
     }
 
-    fn paid(&self, turn: &mut Turn) {
-        let owed = !turn.owed.is_empty();
-        turn.owed.clear();
-        self.durable.store(true, Ordering::Release);
-        if owed {
-            self.settle_crls();
+    /// What was to be kept is on disk, but for what is left. Lists that are take full effect.
+    ///
+    /// # Errors
+    /// If one of these changes is left, or something at all if there are none.
+    fn paid(
+        &self,
+        turn: &mut Turn,
+        changes: &[Change],
+        kept: Kept,
+        later: Vec<Change>,
+    ) -> Result<(), StoreError> {
+        let held = turn.came_to(changes, &kept, later);
+        self.durable.store(turn.owed.is_empty(), Ordering::Release);
+        if let Some(held) = held {
+            self.settle_crls(&held);
         }
+        kept.result_for(changes)
     }
 
     fn unpaid(
@@ -278,10 +315,23 @@ impl Inner {
         error: StoreError,
     ) -> StoreError {
         if toward == Toward::Deny {
-            turn.owed.extend(changes);
+            turn.owe(changes);
+        }
+        if turn.owed.iter().any(is_list) {
+            turn.lists.failed();
         }
         self.durable.store(turn.owed.is_empty(), Ordering::Release);
         error
+    }
+
+    /// Make durable what is owed, lists only when it is time for them. Whether nothing is owed
+    /// any more.
+    pub(crate) async fn pay(&self, turn: &mut Turn) -> bool {
+        let batch = turn.batch(&[], Which::Due);
+        let paid = self.commit_batch(turn, batch, Vec::new(), Toward::Deny);
+        // What it came to is in what is owed.
+        let _ = paid.await;
+        turn.owed.is_empty()
     }
 
     /// End the live connections that the effects of a change deny. Those over a CA whose
@@ -335,13 +385,12 @@ impl Inner {
                 continue;
             }
             let mut turn = self.turn.lock().await;
-            if self
-                .commit(&mut turn, Vec::new(), Toward::Deny)
-                .await
-                .is_ok()
-            {
+            if self.pay(&mut turn).await {
                 tracing::warn!("denials that were in memory only are durable now");
             }
         }
     }
 }
+
+/// How many times longer a commit with lists may take.
+const LISTS_TAKE_LONGER: u32 = 12;

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use self::plan::Plan;
+use self::plan::{From, Out, Plan};
 use crate::ca::crl::{Certificates, CrlNumber, CrlPolicy};
 use crate::ca::id::{CaKeyId, CertSerial, CrlId, InstanceId};
 use crate::control::ca::shown;
 use crate::control::change::Toward;
 use crate::control::ledger::KeptCrl;
+use crate::control::lockout::Lockouts;
 use crate::control::{
     Answer, Caller, Changed, Control, ControlError, Inner, Need, Page, PageRequest, Record,
 };
@@ -64,6 +65,12 @@ pub struct NewCrl {
     pub ca: Option<String>,
     /// The file it comes from, for the audit log.
     pub file: Option<PathBuf>,
+    /// What was told of this content before: if it is refused in the same words, no record is left.
+    pub told: Option<String>,
+    /// What is done if administrators would be locked out. For
+    /// [`Door::System`](crate::control::Door::System), where nobody can be asked, it is imported:
+    /// not to do so would let in whom the CA has revoked.
+    pub lockouts: Lockouts,
 }
 
 /// What a change of the lists did.
@@ -83,6 +90,7 @@ impl Control {
     /// # Errors
     /// If the caller may not, or it is not taken; nothing was changed then.
     /// [`ControlError::NotDurable`] if what it revokes is denied, but a restart might forget it.
+    /// [`ControlError::LocksOut`] if administrators would be locked out.
     pub async fn import_crl(
         &self,
         caller: &Caller,
@@ -90,7 +98,13 @@ impl Control {
         new: NewCrl,
     ) -> Answer<CrlChanged> {
         let (inner, caller, instance) = (Arc::clone(&self.0), caller.clone(), instance.to_owned());
-        let NewCrl { content, ca, file } = new;
+        let NewCrl {
+            content,
+            ca,
+            file,
+            told,
+            lockouts,
+        } = new;
         let imported = self.detached(async move {
             let mut record = Record {
                 caller: &caller,
@@ -101,19 +115,25 @@ impl Control {
                 after: None,
                 note: None,
             };
-            let from = match &file {
-                Some(file) => format!(", from {}", shown(&file.to_string_lossy())),
-                None => String::new(),
-            };
+            let file = file.map(|file| shown(&file.to_string_lossy()));
+            let from = From { file, told };
             // Nobody makes the broker read a list who may not import one.
             let allowed = inner
                 .authorize(&caller, &instance, Need::ImportCrl)
                 .and_then(|at| Ok((at, inner.named_ca(&caller, at, ca.as_deref())?)));
-            let (at, ca) = inner.or_refused(&record, allowed).await?;
+            let (at, ca) = inner.or_not_taken(&record, &from, allowed).await?;
             let read = inner.read_crl(at, content).await;
-            let (crl, der) = inner.or_refused(&record, read).await?;
-            let plan = inner.plan_import(at, ca.as_ref(), &crl);
-            if let Plan::Import = inner.or_refused(&record, plan).await? {
+            let (crl, der) = inner.or_not_taken(&record, &from, read).await?;
+            let crl = Arc::new(crl);
+            let plan = || {
+                let plan = inner.plan_import(at, ca.as_ref(), &crl)?;
+                let out = match plan {
+                    Plan::Import => inner.locked_out_by_crl(at, &caller, &crl, lockouts)?,
+                    Plan::Unchanged => None,
+                };
+                Ok((plan, out))
+            };
+            if let (Plan::Import, _) = inner.or_not_taken(&record, &from, plan()).await? {
                 // Other changes need not wait for the disk to take all of it.
                 let prepared = inner.store.prepare_crl(crl.digest(), der.clone()).await;
                 if let Err(error) = prepared {
@@ -125,8 +145,8 @@ impl Control {
             let mut turn = inner.turn.lock().await;
             let plan = inner
                 .authorize(&caller, &instance, Need::ImportCrl)
-                .and_then(|_| inner.plan_import(at, ca.as_ref(), &crl));
-            let plan = inner.or_refused(&record, plan).await?;
+                .and_then(|_| plan());
+            let (plan, out) = inner.or_not_taken(&record, &from, plan).await?;
             let kept = KeptCrl {
                 record: CrlRecord {
                     instance: at.id.clone(),
@@ -135,9 +155,9 @@ impl Control {
                     digest: crl.digest(),
                     imported_at_ms: inner.now_ms(),
                 },
-                crl: Arc::new(crl),
+                crl: Arc::clone(&crl),
             };
-            let (crl, issuer) = (Arc::clone(&kept.crl), kept.crl.issuer());
+            let issuer = crl.issuer();
             let view = inner.view_crl(&kept);
             if let Plan::Unchanged = plan {
                 // What is owed to the disk is paid first, so that the answer is true.
@@ -145,19 +165,19 @@ impl Control {
                     .commit(&mut turn, Vec::new(), Toward::Deny)
                     .await
                     .map_err(|error| ControlError::NotDurable(error.to_string()))?;
-                inner.settle(&inner.ledger(), &at.id, issuer);
+                let sessions_ended = inner.settle_crls(&turn.owed);
                 let known = inner.ledger().crl(&at.id, crl.id()).cloned();
                 return Ok(CrlChanged {
                     crl: known.map_or(view, |known| inner.view_crl(&known)),
                     changed: false,
-                    sessions_ended: 0,
+                    sessions_ended,
                 });
             }
             record.subject = subject(&view);
-            record.note = Some(format!(
-                "CRL {} of {}, {} entries{from}",
-                view.number, view.issuer, view.entries
-            ));
+            let mut note = format!("CRL {} of {}", view.number, view.issuer);
+            note += &format!(", {} entries{}", view.entries, from.behind());
+            note += &out.as_ref().map(|out| format!("; {out}")).unwrap_or_default();
+            record.note = Some(note);
             let changes = vec![Change::PutCrl {
                 record: kept.record.clone(),
                 der,
@@ -165,19 +185,23 @@ impl Control {
             let registry = Arc::clone(&at.registry);
             // What it revokes goes into memory first; what the one before it revoked, and it does
             // not, is let in when it is on disk.
-            let sessions_ended = inner
+            let carried_out = inner
                 .carry_out(&mut turn, &record, at, Toward::Deny, changes, |inner| {
                     let now = registry.revocations(issuer);
                     let more = now.denying_more(now.policy(), [crl]);
                     inner.ledger_mut().put_crl(kept);
                     registry.set_revocations(issuer, more)
                 })
-                .await?;
-            inner.settle(&inner.ledger(), &at.id, issuer);
+                .await;
+            // Also if it is on disk and only the audit log failed.
+            let ended_by_it_alone = inner.settle_crls(&turn.owed);
+            if let Some(out @ Out::ByFile(_)) = &out {
+                tracing::error!(instance = %at.id, detail = %out, crl.number = %view.number, file = from.file, "a CRL from a file has locked administrators out");
+            }
             Ok(CrlChanged {
                 crl: view,
                 changed: true,
-                sessions_ended,
+                sessions_ended: carried_out? + ended_by_it_alone,
             })
         });
         let imported = imported.await;
@@ -346,6 +370,13 @@ impl Control {
             })
         })
         .await
+    }
+}
+
+impl Control {
+    /// A number that goes up whenever a CA of the instance is registered or deleted.
+    pub fn ca_changes(&self, instance: &InstanceId) -> u64 {
+        self.0.ledger().ca_changes(instance)
     }
 }
 

@@ -38,12 +38,14 @@ impl Control {
         let chain = Chain::from_pem(chain_pem)
             .map_err(|error| ControlError::Parameter(format!("ChainContent: {error}")))?;
         let registry = Arc::clone(&at.registry);
-        let now = self.0.now();
-        let explanation = at
+        let inner = Arc::clone(&self.0);
+        let (now, explanation) = at
             .aside(caller.door, move || {
+                // Only now, since the call may have waited: states and dates are of one time.
+                let now = inner.now();
                 let seconds = u64::try_from(now).unwrap_or_default();
                 let moment = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-                registry.explain(&chain, moment)
+                (now, registry.explain(&chain, moment))
             })
             .await?;
         // Once more: a key that was revoked while the call waited is told nothing.
@@ -68,6 +70,10 @@ impl Instance {
         let _turn = match door {
             Door::Host | Door::System => None,
             Door::Http | Door::Mqtt => {
+                // Whoever waits holds up others elsewhere: a few wait, the rest come again.
+                let Ok(_place) = self.aside_queue.try_acquire() else {
+                    return Err(ControlError::Busy);
+                };
                 match tokio::time::timeout(PATIENCE, self.aside.acquire()).await {
                     Ok(turn) => turn.ok(),
                     Err(_) => return Err(ControlError::Busy),
@@ -93,6 +99,9 @@ impl Inner {
             .collect()
     }
 }
+
+/// How many calls wait for their turn, of an instance.
+pub(crate) const MOST_WAITING: usize = 4;
 
 /// How long a call waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -38,7 +38,9 @@ pub struct CaImpact {
     pub on_inactivate: OnInactivate,
     /// Connections whose trust would end.
     pub connections: usize,
-    /// The first of them; `None` if the caller may not see sessions.
+    /// Connections whose trust has ended, which are ending over a time and would end at once.
+    pub ending: usize,
+    /// The first of both; `None` if the caller may not see sessions.
     pub clients: Option<Vec<ClientLine>>,
     /// The devices recorded under the CAs that would admit nobody any more.
     pub devices: DeviceTally,
@@ -233,18 +235,27 @@ impl Control {
             .first()
             .ok_or_else(|| ControlError::DeviceNotFound(device_sn.to_owned()))?;
         let mut clients = self.clients_for(caller, instance);
-        let mut connections = 0;
         // To forget a record ends nothing.
-        let ended = match change {
-            Intended::Inactivate => devices.as_slice(),
-            Intended::Delete => &[],
+        let ended: Vec<_> = match change {
+            Intended::Inactivate => devices.iter().map(device_key).collect(),
+            Intended::Delete => Vec::new(),
         };
-        for device in ended {
-            at.peers.visit_device(&device_key(device), |peer, called| {
-                connections += 1;
-                survey::note(&mut clients, peer, called);
-            });
-        }
+        let peers = Arc::clone(&at.peers);
+        // A certificate may be that of a whole fleet.
+        let counted = at.aside(caller.door, move || {
+            let mut connections = 0;
+            for device in &ended {
+                peers.visit_device(device, |peer, called| {
+                    connections += 1;
+                    survey::note(&mut clients, peer, called);
+                });
+            }
+            (connections, clients)
+        });
+        let (connections, clients) = counted.await?;
+        // Once more: a key that was revoked while the call waited is told nothing.
+        self.0
+            .authorize(caller, instance, Need::GetDeviceCertificate)?;
         Ok(DeviceImpact {
             change,
             ca_sn: ca.certificate.serial().clone(),

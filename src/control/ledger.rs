@@ -35,6 +35,8 @@ pub(crate) struct Ledger {
     by_sn: HashMap<CertSerial, CaId>,
     order: BTreeMap<InstanceId, BTreeSet<(i64, CaId)>>,
     by_key: HashMap<CaKeyId, BTreeSet<CaId>>,
+    /// How often a CA came or went.
+    ca_changes: HashMap<InstanceId, u64>,
     devices: BTreeMap<InstanceId, BTreeMap<DevicePlace, DeviceRecord>>,
     codes: HashMap<String, RegisterCodeRecord>,
     keys: HashMap<AccessKeyId, AccessKeyRecord>,
@@ -46,6 +48,7 @@ impl Ledger {
     pub(crate) fn put_ca(&mut self, ca: Ca) {
         let id = ca.record.id;
         self.remove_ca(id);
+        self.note_ca_change(&ca.record.instance);
         self.by_sn.insert(ca.certificate.serial().clone(), id);
         self.by_key
             .entry(ca.certificate.key_id())
@@ -80,6 +83,17 @@ impl Ledger {
         if let Some(order) = self.order.get_mut(&ca.record.instance) {
             order.remove(&(ca.record.registered_at_ms, id));
         }
+        self.note_ca_change(&ca.record.instance);
+    }
+
+    fn note_ca_change(&mut self, instance: &InstanceId) {
+        let changes = self.ca_changes.entry(instance.clone()).or_default();
+        *changes = changes.wrapping_add(1);
+    }
+
+    /// A number that goes up when a CA of the instance comes or goes.
+    pub(crate) fn ca_changes(&self, instance: &InstanceId) -> u64 {
+        self.ca_changes.get(instance).copied().unwrap_or_default()
     }
 
     pub(crate) fn ca(&self, id: CaId) -> Option<&Ca> {

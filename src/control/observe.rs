@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::audit::{Event, Origin, Phase};
+use crate::ca::crl::CrlPolicy;
 use crate::ca::id::{AccountId, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::control::ca::word;
@@ -31,7 +32,8 @@ pub struct TrustChange {
     pub subject: Subject,
     /// What became of it.
     pub happened: Happened,
-    /// State before: `active` or `inactive`; `None` if it was not there.
+    /// State before: `active` or `inactive`, or the policy if that has changed; `None` if it was not
+    /// there.
     pub before: Option<&'static str>,
     /// State after; `None` if it is not there any more.
     pub after: Option<&'static str>,
@@ -90,6 +92,8 @@ pub enum Happened {
     Deleted,
     /// An access key may do something else from now on.
     PolicyChanged,
+    /// Something else is demanded of the lists of a CA.
+    CrlPolicyChanged,
 }
 
 impl Happened {
@@ -103,6 +107,7 @@ impl Happened {
             Self::Inactivated => "inactivated",
             Self::Deleted => "deleted",
             Self::PolicyChanged => "policy_changed",
+            Self::CrlPolicyChanged => "crl_policy_changed",
         }
     }
 }
@@ -149,7 +154,11 @@ impl Subject {
             (Some(_), Some(after)) if after == word(Status::Inactive) => {
                 Some(Happened::Inactivated)
             }
-            (Some(_), Some(_)) => Some(Happened::Activated),
+            (Some(_), Some(after)) if after == word(Status::Active) => Some(Happened::Activated),
+            (Some(_), Some(after)) if CrlPolicy::find(after).is_some() => {
+                Some(Happened::CrlPolicyChanged)
+            }
+            (Some(_), Some(_)) => None,
         }
     }
 }

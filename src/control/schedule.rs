@@ -25,7 +25,7 @@ use crate::control::ca::{shown, word};
 use crate::control::change::Toward;
 use crate::control::ledger::Ca;
 use crate::control::ledger::schedules::in_order;
-use crate::control::lockout::Lockouts;
+use crate::control::lockout::{LockedOut, Lockouts, noted};
 use crate::control::{
     Answer, Back, Caller, Control, ControlError, Inner, Instance, Need, Page, PageRequest, Record,
     origin,
@@ -107,7 +107,7 @@ impl Control {
             if let Back::After(time) = new.back {
                 note += &format!(", for {} s", time.as_secs());
             }
-            let record = Record {
+            let mut record = Record {
                 caller: &caller,
                 action: "ScheduleCaCertificateChange",
                 instance: Some(&instance),
@@ -117,7 +117,8 @@ impl Control {
                 note: Some(note),
             };
             let plan = inner.plan_schedule(&caller, &instance, &sn, new);
-            let (at, ca, end_ms) = inner.or_refused(&record, plan).await?;
+            let (at, ca, end_ms, forced) = inner.or_refused(&record, plan).await?;
+            record.note = noted(record.note, forced.as_ref());
             let schedule = ScheduleRecord {
                 id,
                 ca: ca.record.id,
@@ -250,18 +251,18 @@ impl Control {
 }
 
 impl Inner {
-    /// Also gives when the change ends.
+    /// Also gives when the change ends, and who is locked out because that is meant.
     fn plan_schedule(
         &self,
         caller: &Caller,
         instance: &str,
         sn: &str,
         new: NewSchedule,
-    ) -> Answer<(&Instance, Ca, Option<i64>)> {
+    ) -> Answer<(&Instance, Ca, Option<i64>, Option<LockedOut>)> {
         let at = self.authorize(caller, instance, need(new.status))?;
         let ca = self.find_ca(at, sn)?;
         let proposal = Proposal::Status(Arc::clone(&ca.certificate), new.status);
-        self.guard(at, caller, &proposal, new.lockouts)?;
+        let forced = self.guard(at, caller, &proposal, new.lockouts)?;
         self.check_time(new.at_ms)?;
         let end_ms = match (new.status, new.back) {
             (Status::Active, _) => {
@@ -277,7 +278,7 @@ impl Inner {
             }
         };
         self.check_room(at, 1 + usize::from(end_ms.is_some()))?;
-        Ok((at, ca, end_ms))
+        Ok((at, ca, end_ms, forced))
     }
 
     /// Whether so many more plans may be made.

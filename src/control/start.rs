@@ -16,6 +16,7 @@ use crate::ca::lifecycle::Status;
 use crate::ca::registry::{Purpose, Registry, RegistryError};
 use crate::control::change::Toward;
 use crate::control::change::Turn;
+use crate::control::explain::MOST_WAITING;
 use crate::control::keys::KeyFault;
 use crate::control::ledger::{Ca, KeptCrl, Ledger, device_key};
 use crate::control::recording::Recorder;
@@ -41,7 +42,7 @@ pub enum OpenError {
     },
     /// A kept record belongs to an instance that the configuration does not name.
     #[error(
-        "the store has certificates of instance {0}, which the configuration does not name; \
+        "the store has certificates or CRLs of instance {0}, which the configuration does not name; \
          add it, or use another data directory"
     )]
     UnknownInstance(InstanceId),
@@ -93,7 +94,7 @@ impl Control {
             encryption: parts.keys.encryption,
             turn: Mutex::new(Turn {
                 seq: snapshot.seq,
-                owed: Vec::new(),
+                ..Turn::default()
             }),
             durable: AtomicBool::new(true),
             followed: AtomicBool::new(true),
@@ -166,11 +167,18 @@ impl Inner {
         }
         ledger.set_crls(crls, snapshot.crl_policies);
         ledger.set_schedules(snapshot.schedules);
+        if let Some(kept) = ledger
+            .crls()
+            .find(|kept| !self.instances.contains_key(&kept.record.instance))
+        {
+            return Err(OpenError::UnknownInstance(kept.record.instance.clone()));
+        }
         for (instance, issuer) in ledger.crl_issuers() {
-            let at = self
-                .instances
-                .get(&instance)
-                .ok_or_else(|| OpenError::UnknownInstance(instance.clone()))?;
+            let Some(at) = self.instances.get(&instance) else {
+                // A policy that outlived its CA. It lets nobody in, and counts if they come back.
+                tracing::warn!(%instance, "a CRL policy of an instance that the configuration does not name has no effect");
+                continue;
+            };
             let revocations = ledger.revocations(&instance, issuer);
             at.registry.set_revocations(issuer, revocations);
         }
@@ -279,6 +287,7 @@ fn build_instance(settings: InstanceSettings) -> Result<(InstanceId, Instance), 
         registry: Arc::new(registry),
         peers: LivePeers::new(),
         aside: Semaphore::new(1),
+        aside_queue: Semaphore::new(MOST_WAITING),
         sessions: OnceLock::new(),
         observer: OnceLock::new(),
     };

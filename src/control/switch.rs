@@ -9,7 +9,7 @@ use crate::ca::outlook::Proposal;
 use crate::control::ca::{shown, word};
 use crate::control::change::Toward;
 use crate::control::ledger::Ca;
-use crate::control::lockout::Lockouts;
+use crate::control::lockout::{LockedOut, Lockouts, noted};
 use crate::control::pace::{Ended, Pace};
 use crate::control::schedule::{ScheduleView, cancelled_text, new_id, time_text, view};
 use crate::control::{Answer, Caller, Changed, Control, Inner, Instance, Need, Record, origin};
@@ -100,7 +100,7 @@ impl Control {
                 note: note([pace_text(manner.pace), back_text(manner.back)]),
             };
             let plan = inner.plan_switch(&caller, &instance, &sn, status, manner);
-            let (at, ca, plans) = inner.or_refused(&record, plan).await?;
+            let (at, ca, plans, forced) = inner.or_refused(&record, plan).await?;
             let sn = ca.certificate.serial().clone();
             record.subject = format!("ca:{sn}");
             record.before = Some(word(ca.record.status));
@@ -113,6 +113,7 @@ impl Control {
                 }),
                 cancelled_text(&undone),
             ]);
+            record.note = noted(record.note, forced.as_ref());
             let id = ca.record.id;
             // A denial that is owed to the disk is repeated, so that the answer can say it is durable.
             let changed = ca.record.status != status;
@@ -182,7 +183,7 @@ impl Inner {
         sn: &str,
         status: Status,
         manner: Manner,
-    ) -> Answer<(&Instance, Ca, Plans)> {
+    ) -> Answer<(&Instance, Ca, Plans, Option<LockedOut>)> {
         let need = match status {
             Status::Inactive => Need::UnregisterCaCertificate,
             Status::Active => Need::ActiveCaCertificate,
@@ -190,7 +191,7 @@ impl Inner {
         let at = self.authorize(caller, instance, need)?;
         let ca = self.find_ca(at, sn)?;
         let proposal = Proposal::Status(Arc::clone(&ca.certificate), status);
-        self.guard(at, caller, &proposal, manner.lockouts)?;
+        let forced = self.guard(at, caller, &proposal, manner.lockouts)?;
         let id = ca.record.id;
         // What is done by hand is not undone by a clock.
         let plans = match (status, manner.back) {
@@ -204,7 +205,7 @@ impl Inner {
             },
             (Status::Inactive, Back::After(time)) => self.plan_back(caller, at, &ca, time)?,
         };
-        Ok((at, ca, plans))
+        Ok((at, ca, plans, forced))
     }
 
     /// It is off for good, or until the later of two ends: whoever has it switched off for a time

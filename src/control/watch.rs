@@ -9,7 +9,7 @@ use crate::ca::id::{CaId, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::{Effects, Purpose};
 use crate::control::Inner;
-use crate::control::change::{Toward, Turn};
+use crate::control::change::Turn;
 use crate::control::jumps::Clocks;
 use crate::control::keys::KeyFault;
 use crate::control::ledger::{KeptCrl, Ledger, device_key};
@@ -48,9 +48,9 @@ impl Inner {
             }
             if !turn.owed.is_empty() {
                 // The snapshot does not know of what is denied in memory only: that goes first.
-                let paid = self.commit(&mut turn, Vec::new(), Toward::Deny).await;
+                let paid = self.pay(&mut turn).await;
                 drop(turn);
-                if paid.is_err() {
+                if !paid {
                     tokio::select! {
                         () = tokio::time::sleep(RETRY) => {}
                         () = self.closing.cancelled() => return,

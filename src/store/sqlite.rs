@@ -165,6 +165,10 @@ impl Store for SqliteStore {
                 }
             }
             let committed = self.commit_rows(expected, changes).await;
+            if !matches!(committed, Ok(_) | Err(StoreError::Conflict { .. })) {
+                // A crash may bring it back, and with it a row that needs its file.
+                return committed;
+            }
             match self.named_lists().await {
                 Ok(named) => self.lists.ask(ListRequest::Sweep(named))?,
                 // They go at the next start.

@@ -177,11 +177,25 @@ fn algorithms_that_are_strong_are_taken_and_no_others() {
     for (device, key, ca, signing) in not_taken {
         pki.device(device, key, ca, signing);
         assert!(!pki.is_admitted(&broker, device), "{device}");
+        // What the handshake comes to is what the explanation says.
+        assert_eq!(explained(&broker, &pki, device), 5, "{device}");
     }
+    assert_eq!(explained(&broker, &pki, "device-p256-sha256"), 0);
     assert!(pki.is_admitted(&broker, "device-rsa-sha256"));
     broker.wait_log("why, in words", |line| {
         line.contains("client certificate refused") && line.contains("SHA-256 or more, are taken")
     });
+}
+
+/// The exit code of an explanation.
+fn explained(broker: &Broker, pki: &Pki<'_>, device: &str) -> i32 {
+    let socket = broker.data().join("admin.sock");
+    let mut command = program();
+    command
+        .arg("explain")
+        .arg(pki.0.join(format!("{device}.pem")));
+    let finished = Process::spawn(command.arg("--socket").arg(socket)).finish();
+    finished.code
 }
 
 fn register(broker: &Broker, pki: &Pki<'_>, ca: &str) {

@@ -185,6 +185,48 @@ fn files_of_a_directory_are_matched_with_the_cas_that_signed_them() {
 }
 
 #[test]
+fn file_that_cannot_be_taken_leaves_one_record_however_often_it_is_looked_at() {
+    let plant = Plant::new(&source("crls"));
+    fs::create_dir(plant.fleet.file("crls")).unwrap();
+    let stranger = Ca::root("a stranger");
+    let device = stranger.device("d");
+    let list = stranger.crl(1, &[&device]);
+    plant.put("crls/stranger.crl", &list);
+    plant.put("crls/garbage.crl", b"garbage");
+    let refused = |file: &str| {
+        let records = plant.fleet.broker.audit_records();
+        let refused = records.iter().filter(|it| {
+            it["action"] == "ImportCrl"
+                && it["phase"] == "refused"
+                && it["detail"].as_str().unwrap().contains(file)
+        });
+        refused.count()
+    };
+    // Each of these is seen at another look.
+    for number in 1..=3 {
+        let devices = [&plant.bad, &plant.good];
+        plant.put("crls/plant.crl", &plant.ca.crl(number, &devices[..1]));
+        let wanted = number.to_string();
+        wait_until("it is in force", || {
+            let crls = plant.fleet.api(INSTANCE).crls();
+            let there = crls.iter().any(|it| it["CrlNumber"] == wanted.as_str());
+            there.then_some(())
+        });
+        // As a script does that fetches it again and again.
+        plant.put("crls/garbage.crl", b"garbage");
+    }
+    assert_eq!((refused("stranger.crl"), refused("garbage.crl")), (1, 1));
+    plant.put("crls/garbage.crl", b"other garbage");
+    wait_until("that is told", || {
+        (refused("garbage.crl") == 2).then_some(())
+    });
+    // A CA that comes has it tried at the next look.
+    plant.fleet.api(INSTANCE).register("stranger", &stranger);
+    plant.wait_revoked(&device);
+    assert_eq!(refused("stranger.crl"), 1);
+}
+
+#[test]
 fn what_a_file_revokes_is_out_before_anybody_is_served() {
     let plant = Plant::new(&source("plant.crl"));
     let Plant {

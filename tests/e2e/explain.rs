@@ -180,7 +180,7 @@ fn refused_chain_is_told_what_to_do_and_doing_it_lets_it_in() {
         "the device certificate is inactive".to_owned(),
     ] {
         let refused = run(&[]);
-        assert_eq!(refused.code, 1, "{refused:?}");
+        assert_eq!(refused.code, 5, "{refused:?}");
         assert!(refused.stdout.contains(&detail), "{refused:?}");
         let mut lines = refused.stdout.lines().map(str::trim);
         let command = lines

@@ -6,7 +6,7 @@ use crate::control_channel::Admin;
 use crate::harness::Version;
 use crate::harness::broker::{INSTANCE, program};
 use crate::harness::fleet::{Fleet, Setup};
-use crate::harness::pki::{Ca, ca_params, new_key};
+use crate::harness::pki::{Ca, ca_params, crl_pem, new_key, serial};
 
 /// Administrators below a root that is registered for devices.
 struct Administrated {
@@ -17,11 +17,17 @@ struct Administrated {
 
 impl Administrated {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With this in the configuration besides.
+    fn start_with(more: &str) -> Self {
         let root = Ca::root("the root of everything");
         let admin = root.issue_ca(ca_params("the administrators"), &new_key());
         let setup = Setup::new()
             .instance(INSTANCE, "owner", "127.0.0.1:0", &[])
-            .with("[admin.control_channel]\nca = \"admin-ca.pem\"\ncommon_names = [\"admin\"]\n");
+            .with("[admin.control_channel]\nca = \"admin-ca.pem\"\ncommon_names = [\"admin\"]\n")
+            .with(more);
         setup.write("admin-ca.pem", &admin.pem());
         let fleet = setup.start();
         fleet.api(INSTANCE).register("root", &root);
@@ -91,6 +97,59 @@ fn last_administrators_are_not_locked_out_by_any_door_unless_it_is_forced() {
     api.inactivate(&sn);
     api.activate(&sn);
     world.connect();
+}
+
+#[test]
+fn crl_that_locks_administrators_out_needs_force_but_from_a_file() {
+    let world = Administrated::start();
+    let api = world.fleet.api(INSTANCE);
+    let sn = || serial(&world.admin.der);
+    let tomorrow = time::OffsetDateTime::now_utc() + time::Duration::days(1);
+    let crl = |number| world.root.crl_of(number, [sn()], tomorrow, None);
+    let mut admin = world.connect();
+    let pem = crl_pem(&crl(1));
+    let answer = api.call("ImportCrl", &[("CrlContent", &pem)]);
+    assert_eq!(answer.code(), "PermissionCheckFailed", "{answer:?}");
+    assert!(answer.text.contains("Force=true"), "{answer:?}");
+    let own = admin.command("ImportCrl", json!({"CrlContent": pem}));
+    assert!(
+        own["Message"].as_str().unwrap().contains("lock you out"),
+        "{own}"
+    );
+    let path = world.fleet.file("root.crl.pem");
+    std::fs::write(&path, &pem).unwrap();
+    let path = path.to_str().unwrap();
+    let host = world.host(&["crl", "import", "root", path]);
+    assert_eq!(host.code, 1, "{host:?}");
+    assert!(api.crls().is_empty());
+    let audit = std::fs::read_to_string(world.fleet.broker.data().join("audit.log")).unwrap();
+    assert_eq!(audit.matches("\"locks_out\"").count(), 3, "each attempt");
+    let forced = world.host(&["crl", "import", "root", path, "--force"]);
+    assert_eq!(forced.code, 0, "{forced:?}");
+    admin.mqtt.wait_end();
+}
+
+#[test]
+fn watched_crl_that_locks_administrators_out_is_imported_and_told() {
+    let world = Administrated::start_with(
+        "[registry]\ncrl_poll_seconds = 1\n[[instance.crl]]\npath = \"root.crl\"\n",
+    );
+    let sn = serial(&world.admin.der);
+    let tomorrow = time::OffsetDateTime::now_utc() + time::Duration::days(1);
+    let admin = world.connect();
+    let path = world.fleet.file("root.crl");
+    let unfinished = path.with_extension("unfinished");
+    std::fs::write(&unfinished, world.root.crl_of(1, [sn], tomorrow, None)).unwrap();
+    std::fs::rename(&unfinished, &path).unwrap();
+    admin.mqtt.wait_end();
+    let line = world.fleet.broker.wait_log("it is told", |line| {
+        line.contains("has locked administrators out")
+    });
+    assert!(
+        line.contains("ERROR") && line.contains("root.crl"),
+        "{line}"
+    );
+    assert!(line.contains(&world.admin.sn()), "{line}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Outcome, field, page, required};
+use super::{Outcome, field, lockouts, page, required};
 use crate::admin::params::Params;
 use crate::admin::types::milliseconds;
 use crate::ca::certificate::with_line_ends;
@@ -22,7 +22,8 @@ pub(super) async fn import(
     let new = NewCrl {
         content: Bytes::from(with_line_ends(required(params, "CrlContent")?).into_owned()),
         ca: params.get("CaSn").map(str::to_owned),
-        file: None,
+        lockouts: lockouts(params)?,
+        ..NewCrl::default()
     };
     let changed = control.import_crl(caller, instance, new).await?;
     Ok(changed_crl(changed))

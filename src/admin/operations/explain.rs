@@ -86,7 +86,8 @@ struct OnPath {
     valid_end: String,
     /// Whether its dates hold.
     current: bool,
-    /// `active`, `inactive`, `off`, `not recorded` or `not registered`.
+    /// `active`, `inactive`, `off`, `not recorded` or `not registered`; empty for the device on a path
+    /// that does not hold.
     state: &'static str,
     /// Why it is off, if it is so for the sake of another certificate.
     state_reason: String,
@@ -158,6 +159,7 @@ fn tried(path: &Path, names: &HashMap<CaId, String>, at: i64) -> Tried {
 
 fn on_path(step: &Step, names: &HashMap<CaId, String>, at: i64) -> OnPath {
     let (state, state_reason) = match &step.standing {
+        Standing::Device(Recorded::Unknown) => ("", String::new()),
         Standing::Device(Recorded::No) => ("not recorded", String::new()),
         Standing::Device(Recorded::As(status)) => (word(*status), String::new()),
         Standing::Registered {

@@ -65,7 +65,9 @@ struct Ca {
     on_inactivate: &'static str,
     /// Connections whose trust would end.
     connections: usize,
-    /// Those that would be ended for it: all of them or none.
+    /// Connections whose trust has ended, which are ending over a time and would end at once.
+    connections_ending: usize,
+    /// Those that would be ended for it: all of both, or none.
     connections_ended: usize,
     /// The first of them; absent if the caller may not see sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,7 +184,7 @@ fn ca(impact: CaImpact, began_ms: i64) -> Ca {
         None => ("", String::new()),
         Some(out) => (
             match out {
-                LockedOut::Caller { .. } => "caller",
+                LockedOut::Caller { .. } | LockedOut::Certificate { .. } => "caller",
                 LockedOut::Administrators { .. } => "administrators",
             },
             out.to_string(),
@@ -193,7 +195,8 @@ fn ca(impact: CaImpact, began_ms: i64) -> Ca {
         ca: impact.ca.into(),
         on_inactivate: on_inactivate(impact.on_inactivate),
         connections: impact.connections,
-        connections_ended: ended(impact.on_inactivate, impact.connections),
+        connections_ending: impact.ending,
+        connections_ended: ended(impact.on_inactivate, impact.connections + impact.ending),
         clients: impact.clients.map(clients),
         devices_refused: tally(impact.devices, began_ms),
         same_key_policy: match impact.same_key_policy {

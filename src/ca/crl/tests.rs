@@ -297,8 +297,7 @@ fn numbers_are_compared_as_numbers() {
 }
 
 proptest! {
-    /// Whatever one octet is changed to: it is refused, or nothing but the signature's own
-    /// encoding is different.
+    /// Whatever one octet is changed to, it is refused: also where it is of the signature alone.
     #[test]
     fn changed_list_is_never_taken(place in any::<proptest::sample::Index>(), flip in 1_u8..) {
         static MADE: std::sync::LazyLock<(TestCa, Vec<u8>)> = std::sync::LazyLock::new(|| {

@@ -226,6 +226,11 @@ fn chain_that_leads_nowhere_is_told_where_it_ends() {
     assert_eq!(missing(&told), nothing("middle"));
     assert!(told.paths.is_empty());
     namesake.register(&registry);
+    let recorded = DeviceKey {
+        issuer: namesake.certificate().key_id(),
+        serial: "4".parse().unwrap(),
+    };
+    registry.set_device(recorded, Status::Inactive);
     // The order in which they were sent does not count, nor what does not belong to them.
     let other = TestCa::root("other", 9);
     for above in [&[&middle][..], &[&other, &middle]] {
@@ -238,6 +243,9 @@ fn chain_that_leads_nowhere_is_told_where_it_ends() {
         assert_eq!(missing(&told), expected);
         let fault = told.paths[0].fault.as_ref().unwrap();
         assert_eq!(*fault, PathFault::NotSigned);
+        // It may be made up: what is recorded under its number is nobody's business.
+        let device = &told.paths[0].steps[0].standing;
+        assert_eq!(*device, Standing::Device(Recorded::Unknown));
         assert!(!told.sent.iter().any(|it| it.used && it != &told.sent[0]));
     }
     let told = explain(&registry, &chain(&device, &[&root, &middle]));

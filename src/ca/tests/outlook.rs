@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use crate::ca::crl::{CrlPolicy, Revocations};
 use crate::ca::error::{OffReason, Refusal};
 use crate::ca::id::{CaId, CaKeyId};
 use crate::ca::lifecycle::Status;
 use crate::ca::outlook::{AdminsOff, Outlook, Proposal, Rest, Shift};
 use crate::ca::registry::{Purpose, Registry};
 use crate::ca::topology::SameKey;
+use crate::testing::crl::TestCrl;
 use crate::testing::{TestCa, ca_params, now_secs, registry};
 
 fn off(ca: &TestCa) -> Proposal {
@@ -54,7 +56,7 @@ fn imagined(before: &Picture, outlook: &Outlook, proposal: &Proposal) -> Picture
                     reasons.push((ca.id(), None));
                 }
             }
-            Proposal::Status(..) | Proposal::Insertion(_) => {}
+            Proposal::Status(..) | Proposal::Insertion(_) | Proposal::Revocations(..) => {}
         }
         for (id, reason) in reasons {
             *reason = concerned.off_after(*id);
@@ -83,6 +85,12 @@ fn forest() -> Vec<TestCa> {
     vec![a, b, a1, a2, a21, renewed, crossed]
 }
 
+/// A list of this CA with some of those that may be below it.
+fn revoking(ca: &TestCa) -> Revocations {
+    let crl = TestCrl::revoking(1, &[3, 5]).verified(ca).unwrap();
+    Revocations::new(CrlPolicy::Optional, vec![Arc::new(crl)])
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -91,7 +99,7 @@ proptest! {
     #[test]
     fn outlook_comes_true(
         milder in any::<bool>(),
-        steps in proptest::collection::vec((0usize..7, 0u8..3), 1..24),
+        steps in proptest::collection::vec((0usize..7, 0u8..5), 1..24),
     ) {
         thread_local!(static FOREST: Vec<TestCa> = forest());
         FOREST.with(|cas| {
@@ -104,6 +112,8 @@ proptest! {
                 let there = registry.entry(id(ca)).is_some();
                 let certificate = Arc::new(ca.certificate());
                 let proposal = match (there, step) {
+                    (_, 3) => Proposal::Revocations(key(ca), Arc::new(revoking(ca))),
+                    (_, 4) => Proposal::Revocations(key(ca), Arc::default()),
                     (false, _) => Proposal::Insertion(certificate),
                     (true, 0) => Proposal::Status(certificate, Status::Active),
                     (true, 1) => off(ca),
@@ -116,6 +126,9 @@ proptest! {
                     Proposal::Insertion(_) => drop(ca.register(&registry)),
                     Proposal::Status(_, status) => drop(registry.set_status(id(ca), *status)),
                     Proposal::Removal(_) => drop(registry.remove(id(ca))),
+                    Proposal::Revocations(issuer, lists) => {
+                        drop(registry.set_revocations(*issuer, lists.as_ref().clone()));
+                    }
                 }
                 prop_assert_eq!(
                     sorted(imagined(&before, &outlook, &proposal)),

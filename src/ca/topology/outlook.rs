@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Recomputed, Topology, Verdict};
 use crate::ca::certificate::CaCertificate;
+use crate::ca::crl::Revocations;
 use crate::ca::id::{CaId, CaKeyId};
 use crate::ca::lifecycle::Status;
 
@@ -60,6 +61,17 @@ impl Topology {
         })
     }
 
+    /// What these lists of an authority would do, in place of those it has.
+    pub(crate) fn look_at_revocations(
+        &self,
+        issuer: CaKeyId,
+        revocations: Arc<Revocations>,
+    ) -> Look {
+        self.look_from(Vec::new(), |imagined| {
+            imagined.set_revocations(issuer, Some(revocations))
+        })
+    }
+
     /// Whether a change of this certificate, registered or not, could change anything for that
     /// authority: it stands at or above it, or would once it is registered.
     pub(crate) fn reaches(&self, certificate: &CaCertificate, key: CaKeyId) -> bool {
@@ -94,7 +106,10 @@ impl Topology {
     /// forgotten here, and nothing of it can stay. It takes about as long as a change that concerns
     /// all CAs; no other is made meanwhile, and handshakes do not wait for it.
     fn look(&self, id: CaId, change: impl FnOnce(&mut Self) -> Recomputed) -> Look {
-        let above = self.above(id);
+        self.look_from(self.above(id), change)
+    }
+
+    fn look_from(&self, above: Vec<CaKeyId>, change: impl FnOnce(&mut Self) -> Recomputed) -> Look {
         let mut imagined = self.clone();
         let recomputed = change(&mut imagined);
         Look {

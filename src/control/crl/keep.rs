@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::ca::crl::{Crl, CrlPolicy, UnverifiedCrl};
 use crate::ca::id::{CaKeyId, InstanceId};
 use crate::ca::registry::Effects;
-use crate::control::Inner;
 use crate::control::ledger::{KeptCrl, Ledger};
-use crate::store::{CrlDer, CrlPolicyRecord, CrlRecord, Snapshot, StoreError};
+use crate::control::{Inner, OnInactivate};
+use crate::store::{Change, CrlDer, CrlPolicyRecord, CrlRecord, Snapshot, StoreError};
 
 impl Inner {
     /// All records, with the lists as read.
@@ -128,17 +128,29 @@ impl Inner {
         }
     }
 
-    /// The same for all lists that were owed to the disk.
-    pub(crate) fn settle_crls(&self) {
-        let ledger = self.ledger();
-        for (instance, issuer) in ledger.crl_issuers() {
+    /// The same for all lists that were on their way to the disk, but for issuers with one among
+    /// these changes: that one has not arrived. Gives the number of connections that were ended: a
+    /// list that has expired meanwhile vouches for nobody, and the one before it is gone.
+    pub(crate) fn settle_crls(&self, held: &[Change]) -> usize {
+        let is_held = |instance: &InstanceId, issuer: CaKeyId| {
+            held.iter().any(|change| {
+                matches!(change, Change::PutCrl { record, .. }
+                    if record.instance == *instance && record.issuer == issuer)
+            })
+        };
+        let issuers = self.ledger().crl_issuers();
+        let mut ended = 0;
+        for (instance, issuer) in issuers {
             let Some(at) = self.instances.get(&instance) else {
                 continue;
             };
-            if !at.registry.revocations(issuer).is_settled() {
-                self.settle(&ledger, &instance, issuer);
+            if !is_held(&instance, issuer) && !at.registry.revocations(issuer).is_settled() {
+                let effects = self.settle(&self.ledger(), &instance, issuer);
+                at.registry.barrier();
+                ended += self.end_denied(at, &effects);
             }
         }
+        ended
     }
 
     /// End the connections whose issuers have no list in date any more, if one is demanded, and
@@ -154,7 +166,14 @@ impl Inner {
                 ..Effects::default()
             };
             let ended = self.end_denied(at, &effects);
-            tracing::error!(instance = %at.id, sessions = ended, "CRLs that are demanded have expired; devices they covered are refused, and their connections end");
+            match at.on_inactivate {
+                OnInactivate::Cut => {
+                    tracing::error!(instance = %at.id, sessions = ended, "CRLs that are demanded have expired; devices they covered are refused, and their connections end");
+                }
+                OnInactivate::Keep => {
+                    tracing::error!(instance = %at.id, "CRLs that are demanded have expired; devices they covered are refused, but their connections go on");
+                }
+            }
         }
         let ledger = self.ledger();
         let (mut lists, mut entries, mut expired) = (0_u32, 0_u32, 0_u32);

@@ -1,12 +1,19 @@
 //! Whether a list is taken.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::audit::Phase;
 use crate::ca::crl::{Crl, CrlError, CrlPolicy, UnverifiedCrl, to_der};
+use crate::ca::outlook::{AdminsOff, Proposal, Rest};
+use crate::control::ca::shown;
 use crate::control::ledger::Ca;
-use crate::control::{Answer, Caller, ControlError, CrlRefusal, Door, Inner, Instance};
+use crate::control::lockout::{LockedOut, Lockouts, write_list};
+use crate::control::{
+    Answer, Caller, ControlError, CrlRefusal, Door, Inner, Instance, Outcome, Record,
+};
 use crate::store::CrlDer;
 use crate::tls::server_config::algorithms;
 
@@ -17,7 +24,106 @@ pub(super) enum Plan {
     Unchanged,
 }
 
+/// Where a list comes from.
+pub(super) struct From {
+    /// Which file.
+    pub(super) file: Option<String>,
+    /// What was told of it before.
+    pub(super) told: Option<String>,
+}
+
+impl From {
+    /// The file, as it goes behind a text.
+    pub(super) fn behind(&self) -> String {
+        let file = self.file.as_ref();
+        file.map(|file| format!(", from {file}"))
+            .unwrap_or_default()
+    }
+}
+
+/// Administrators whom a list locks out all the same.
+pub(super) enum Out {
+    /// Whoever imports it means it.
+    Forced(LockedOut),
+    /// Nobody could be asked.
+    ByFile(AdminsOff),
+}
+
+impl fmt::Display for Out {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forced(out) => write!(f, "forced: {out}"),
+            Self::ByFile(off) => {
+                f.write_str("it switches off the administrators' CA ")?;
+                write_list(f, &off.sns)?;
+                f.write_str(match off.rest {
+                    Rest::None => "; no administrator of the control topic is left",
+                    Rest::Some => "; another one is left",
+                })
+            }
+        }
+    }
+}
+
 impl Inner {
+    /// As [`or_refused`](Self::or_refused); the file is named, and what was told before is not
+    /// told again.
+    pub(super) async fn or_not_taken<T>(
+        &self,
+        record: &Record<'_>,
+        from: &From,
+        plan: Answer<T>,
+    ) -> Answer<T> {
+        let Err(error) = &plan else { return plan };
+        let text = error.to_string();
+        if from.told.as_deref() == Some(text.as_str()) {
+            return plan;
+        }
+        let detail = text + &from.behind();
+        tracing::info!(
+            action = record.action,
+            subject = record.subject,
+            request.id = %record.caller.request_id,
+            reason = error.name(),
+            detail,
+            "change refused"
+        );
+        let outcome = Outcome {
+            detail: Some(detail),
+            ..Outcome::error(error)
+        };
+        if let Err(error) = self.record(record, Phase::Refused, outcome).await {
+            tracing::error!(%error, "a refused change could not be audited");
+        }
+        plan
+    }
+
+    /// Whom the list locks out although that is known.
+    ///
+    /// # Errors
+    /// [`ControlError::LocksOut`], if that is to be refused.
+    pub(super) fn locked_out_by_crl(
+        &self,
+        at: &Instance,
+        caller: &Caller,
+        crl: &Arc<Crl>,
+        lockouts: Lockouts,
+    ) -> Answer<Option<Out>> {
+        let now = at.registry.revocations(crl.issuer());
+        let more = now.denying_more(now.policy(), [Arc::clone(crl)]);
+        let proposal = Proposal::Revocations(crl.issuer(), Arc::new(more));
+        Ok(match caller.door {
+            Door::System => at
+                .registry
+                .admins_off(&proposal, self.now())
+                .map(Out::ByFile),
+            Door::Http | Door::Mqtt | Door::Host => {
+                let forced = self.guard(at, caller, &proposal, lockouts)?;
+                forced.map(Out::Forced)
+            }
+        })
+    }
+
     /// The CA that was named. The configuration may name one by its name.
     pub(super) fn named_ca(
         &self,
@@ -40,7 +146,10 @@ impl Inner {
         };
         match (self.find_ca(at, text), caller.door) {
             (Ok(ca), _) => Ok(Some(ca)),
-            (Err(error), Door::System) => by_name().map(Some).ok_or(error),
+            // What is no serial number is a name, of a CA that is not registered yet.
+            (Err(_), Door::System) => by_name()
+                .map(Some)
+                .ok_or_else(|| ControlError::CaNotFound(shown(text))),
             (Err(error), Door::Http | Door::Mqtt | Door::Host) => Err(error),
         }
     }

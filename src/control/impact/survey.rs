@@ -12,10 +12,21 @@ use crate::ca::outlook::{Outlook, Proposal, Shift};
 use crate::ca::registry::Purpose;
 use crate::ca::topology::{Concerned, Verdict};
 use crate::control::ledger::{Ca, device_key};
-use crate::control::{Inner, Instance};
+use crate::control::{Inner, Instance, OnInactivate};
 use crate::store::DeviceRecord;
 use crate::tls::live::Called;
 use crate::tls::peer::VerifiedPeer;
+
+/// Whom a change would cut.
+struct Cut {
+    /// Connections whose trust would end.
+    connections: usize,
+    /// Connections whose trust has ended, and which end over a time.
+    ending: usize,
+    clients: Option<Vec<ClientLine>>,
+    /// The unregistered authorities that signed for them.
+    issuers: BTreeSet<CaKeyId>,
+}
 
 impl Inner {
     /// What the change would do, but for who would be locked out. Takes its time.
@@ -28,7 +39,7 @@ impl Inner {
         clients: Option<Vec<ClientLine>>,
     ) -> CaImpact {
         let outlook = at.registry.outlook(proposal);
-        let (connections, clients, issuers) = self.connections(at, &outlook, clients);
+        let cut = self.connections(at, &outlook, clients);
         let (counts, devices) = self.devices(at, &outlook);
         let key = ca.certificate.key_id();
         let lines = |wanted: &dyn Fn(&Concerned, CaId) -> bool| {
@@ -49,14 +60,15 @@ impl Inner {
                 devices: 0,
             }),
             on_inactivate: at.on_inactivate,
-            connections,
-            clients,
+            connections: cut.connections,
+            ending: cut.ending,
+            clients: cut.clients,
             devices,
             same_key_policy: at.same_key,
             same_key: lines(&|it, id| it.key == key && id != ca.record.id),
             below: lines(&|it, _| it.key != key),
             above: self.lines(at, &outlook.above, &counts, &|_, _| true),
-            still_admitted_by: self.others(at, ca, change, &outlook, &issuers),
+            still_admitted_by: self.others(at, ca, change, &outlook, &cut.issuers),
             let_in_again: lines(&|it, id| {
                 it.shift() == Shift::On && (change == Intended::Inactivate || id != ca.record.id)
             }),
@@ -64,32 +76,38 @@ impl Inner {
         }
     }
 
-    /// Connections whose trust would end, and the unregistered authorities that signed for them.
+    /// Connections that the change would end.
     fn connections(
         &self,
         at: &Instance,
         outlook: &Outlook,
-        mut clients: Option<Vec<ClientLine>>,
-    ) -> (usize, Option<Vec<ClientLine>>, BTreeSet<CaKeyId>) {
-        let (now, mut count) = (self.now(), 0);
+        clients: Option<Vec<ClientLine>>,
+    ) -> Cut {
+        let now = self.now();
         let known: HashSet<_> = outlook.concerned.iter().map(|it| it.key).collect();
-        let mut issuers = BTreeSet::new();
-        at.peers.visit(&outlook.denied(), |peer, called| {
-            let admitted = peer.admitted();
-            if at
-                .registry
-                .objection_under(outlook, admitted, now)
-                .is_none()
-            {
+        let mut found = Cut {
+            connections: 0,
+            ending: 0,
+            clients,
+            issuers: BTreeSet::new(),
+        };
+        at.peers.visit(&outlook.off_after(), |peer, called| {
+            let (registry, admitted) = (&at.registry, peer.admitted());
+            if registry.objection_after(outlook, admitted, now).is_none() {
                 return;
             }
-            count += 1;
-            note(&mut clients, peer, called);
-            if issuers.len() < MOST_ISSUERS && !known.contains(&peer.issuer()) {
-                issuers.insert(peer.issuer());
+            match (registry.objection(admitted, now), at.on_inactivate) {
+                (None, _) => found.connections += 1,
+                // Their trust has ended, and they have not been told: they are ending over a time.
+                (Some(_), OnInactivate::Cut) => found.ending += 1,
+                (Some(_), OnInactivate::Keep) => return,
+            }
+            note(&mut found.clients, peer, called);
+            if found.issuers.len() < MOST_ISSUERS && !known.contains(&peer.issuer()) {
+                found.issuers.insert(peer.issuer());
             }
         });
-        (count, clients, issuers)
+        found
     }
 
     /// How many devices are recorded under each CA certificate that the change concerns, and when
@@ -201,8 +219,10 @@ impl Inner {
                 if *id == ca.record.id || *status == Status::Inactive {
                     continue;
                 }
+                // What ends at an administrators' CA makes administrators only, over CAs that are named.
                 if let Some(entry) = at.registry.entry(*id)
                     && entry.certificate.is_current(self.now())
+                    && entry.purpose == Purpose::Device
                 {
                     found.insert(entry.certificate.serial().clone(), (*id, way));
                 }

@@ -50,7 +50,11 @@ impl Ledger {
 
     pub(crate) fn set_crl_policy(&mut self, record: CrlPolicyRecord) {
         let place = (record.instance, record.issuer);
-        self.crls.policies.insert(place, record.policy);
+        match record.policy {
+            // What holds without a record.
+            CrlPolicy::Optional => self.crls.policies.remove(&place),
+            policy => self.crls.policies.insert(place, policy),
+        };
     }
 
     pub(crate) fn crl_policy(&self, instance: &InstanceId, issuer: CaKeyId) -> CrlPolicy {

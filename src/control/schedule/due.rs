@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{cancelled_text, time_text};
-use crate::ca::id::RequestId;
+use crate::ca::id::{RequestId, ScheduleId};
 use crate::ca::lifecycle::Status;
 use crate::ca::outlook::Proposal;
 use crate::control::ca::word;
 use crate::control::change::{Toward, Turn};
-use crate::control::lockout::Lockouts;
+use crate::control::lockout::{Lockouts, noted};
 use crate::control::{Caller, ControlError, Door, Grant, Inner, Principal, Record};
 use crate::store::{CaRecord, Change, ScheduleRecord};
 
@@ -41,6 +41,20 @@ impl Inner {
             let due = self.ledger().next_schedule(now_ms, Instant::now());
             let Some(schedule) = due else { return };
             self.run(&mut turn, schedule).await;
+        }
+    }
+
+    /// Forget a plan that is not made, and its end.
+    async fn give_up(&self, turn: &mut Turn, id: ScheduleId) {
+        let mut gone = self.ledger().ends_of(id);
+        gone.push(id);
+        for id in &gone {
+            self.ledger_mut().remove_schedule(*id);
+        }
+        let gone = gone.into_iter().map(Change::DeleteSchedule).collect();
+        // Toward deny: it must not come back with a restart.
+        if let Err(error) = self.commit(turn, gone, Toward::Deny).await {
+            tracing::error!(schedule = %id, %error, "its removal is not durable yet");
         }
     }
 
@@ -93,20 +107,14 @@ impl Inner {
         let plan = self
             .may_still(at, &schedule)
             .and_then(|()| self.guard(at, &caller, &proposal, lockouts));
-        if let Err(error) = self.or_refused(&record, plan).await {
-            tracing::error!(schedule = %id, ca.sn = %ca.certificate.serial(), %error, "a scheduled change is not made");
-            let mut gone = self.ledger().ends_of(id);
-            gone.push(id);
-            for id in &gone {
-                self.ledger_mut().remove_schedule(*id);
+        let forced = match self.or_refused(&record, plan).await {
+            Ok(forced) => forced,
+            Err(error) => {
+                tracing::error!(schedule = %id, ca.sn = %ca.certificate.serial(), %error, "a scheduled change is not made");
+                self.give_up(turn, id).await;
+                return;
             }
-            let gone = gone.into_iter().map(Change::DeleteSchedule).collect();
-            // Toward deny: it must not come back with a restart.
-            if let Err(error) = self.commit(turn, gone, Toward::Deny).await {
-                tracing::error!(schedule = %id, %error, "its removal is not durable yet");
-            }
-            return;
-        }
+        };
         let (toward, undone) = match status {
             Status::Inactive => {
                 let undone = self.ledger().overtaken_by(&schedule, ca.record.status);
@@ -117,6 +125,7 @@ impl Inner {
         if let Some(cancelled) = cancelled_text(&undone) {
             record.note = Some(format!("{note}; {cancelled}"));
         }
+        record.note = noted(record.note, forced.as_ref());
         let mut changes = vec![
             Change::PutCa(CaRecord {
                 status,

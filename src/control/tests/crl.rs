@@ -1,6 +1,8 @@
 //! Lists of revoked certificates: in force and on disk when they are answered, also when something
 //! fails.
 
+mod faults;
+mod files;
 mod parts;
 
 use std::sync::atomic::Ordering;
@@ -29,7 +31,7 @@ impl World {
         let new = NewCrl {
             content: Bytes::from(content),
             ca: ca.map(str::to_owned),
-            file: None,
+            ..NewCrl::default()
         };
         self.control.import_crl(caller, INSTANCE, new).await
     }

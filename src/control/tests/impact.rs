@@ -1,6 +1,8 @@
 //! What a preview says, and that it is what the change then does.
 
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -12,6 +14,7 @@ use crate::ca::error::OffReason;
 use crate::ca::lifecycle::Status;
 use crate::ca::outlook::Shift;
 use crate::ca::topology::SameKey;
+use crate::control::explain::MOST_WAITING;
 use crate::control::impact::{
     CaImpact, CaLine, ClientLine, Few, Intended, MOST_CLIENTS, Seen, Way,
 };
@@ -470,4 +473,74 @@ async fn calls_over_the_network_wait_for_their_turn_and_not_for_ever() {
     assert_eq!(preview(host()).await.unwrap().connections, 0);
     drop(turn);
     assert!(preview(caller()).await.is_ok());
+}
+
+/// One step of it.
+async fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+    std::future::poll_fn(|context| {
+        let polled = Pin::new(&mut future).poll(context);
+        Poll::Ready(match polled {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn few_calls_wait_and_the_rest_are_told_at_once() {
+    let world = World::new().await;
+    let ca = TestCa::root("ca", 1);
+    world.register(&ca, "ca").await;
+    let at = &world.control.0.instances[&INSTANCE.parse().unwrap()];
+    let turn = at.aside.acquire().await.unwrap();
+    let control = &world.control;
+    let caller = caller();
+    let preview =
+        || Box::pin(control.preview_ca_change(&caller, INSTANCE, "1", Intended::Inactivate));
+    let device = || {
+        let change = Intended::Inactivate;
+        Box::pin(control.preview_device_change(&caller, INSTANCE, "1", "2", change))
+    };
+    world.record(&ca.issue("d", 2)).await;
+    let mut waiting: Vec<_> = (0..MOST_WAITING).map(|_| preview()).collect();
+    for call in &mut waiting {
+        assert!(poll_once(call.as_mut()).await.is_none());
+    }
+    // Without any time passing.
+    let one_more = poll_once(preview().as_mut()).await;
+    assert!(matches!(one_more, Some(Err(ControlError::Busy))));
+    let of_a_device = poll_once(device().as_mut()).await;
+    assert!(matches!(of_a_device, Some(Err(ControlError::Busy))));
+    drop(waiting.pop());
+    let mut next = preview();
+    assert!(poll_once(next.as_mut()).await.is_none());
+    drop(turn);
+    for call in waiting.into_iter().chain([next]) {
+        assert!(call.await.is_ok());
+    }
+    assert!(device().await.is_ok());
+}
+
+#[tokio::test]
+async fn administrators_ca_above_is_no_way_in_for_devices() {
+    let world = World::new().await;
+    let admin = TestCa::root("admin", 1);
+    let below = admin.issue_ca(ca_params("below", 2));
+    let at = &world.control.0.instances[&INSTANCE.parse().unwrap()];
+    let certificate = std::sync::Arc::new(admin.certificate());
+    at.registry
+        .insert(
+            certificate,
+            crate::ca::registry::Purpose::Admin,
+            Status::Active,
+        )
+        .unwrap();
+    world.register(&below, "below").await;
+    let device = below.issue("d", 3);
+    assert!(world.admit(&device).is_ok());
+    let impact = world.preview("2", Intended::Delete).await;
+    assert_eq!((impact.above.total, others(&impact)), (1, Vec::new()));
+    world.delete("2").await;
+    assert!(world.admit_over(&device, &[&below]).is_err());
 }

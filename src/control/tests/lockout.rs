@@ -1,13 +1,18 @@
 //! Changes that would lock administrators out.
 
+use bytes::Bytes;
+
 use super::INSTANCE;
 use super::world::{TestStore, World, caller, host, parts};
 use crate::ca::id::CaKeyId;
 use crate::ca::lifecycle::Status;
 use crate::ca::topology::SameKey;
+use crate::control::crl::NewCrl;
 use crate::control::impact::Intended;
 use crate::control::lockout::{LockedOut, Lockouts};
+use crate::control::schedule::NewSchedule;
 use crate::control::{Answer, Back, Caller, Control, ControlError, Door, Manner, Principal};
+use crate::testing::crl::TestCrl;
 use crate::testing::{TestCa, ca_params};
 
 /// A world in which these CAs make administrators.
@@ -64,6 +69,21 @@ impl World {
         };
         let switched = self.control.switch_ca(caller, INSTANCE, sn, off, manner);
         locked_out(switched.await)
+    }
+
+    async fn import_unless(
+        &self,
+        caller: &Caller,
+        crl: Vec<u8>,
+        lockouts: Lockouts,
+    ) -> Option<LockedOut> {
+        let new = NewCrl {
+            content: Bytes::from(crl),
+            file: (caller.door == Door::System).then(|| "/etc/root.crl".into()),
+            lockouts,
+            ..NewCrl::default()
+        };
+        locked_out(self.control.import_crl(caller, INSTANCE, new).await)
     }
 
     async fn is_active(&self, sn: &str) -> bool {
@@ -198,6 +218,135 @@ async fn registration_that_locks_administrators_out_is_refused_unless_forced() {
     assert!(world.admit(&operator).is_ok());
     assert_eq!(register(Lockouts::Accept).await, None);
     assert!(world.admit(&operator).is_err());
+}
+
+#[tokio::test]
+async fn crl_that_locks_administrators_out_is_refused_unless_it_is_forced() {
+    let root = TestCa::root("root", 1);
+    let middle = root.issue_ca(ca_params("middle", 7));
+    let admin = middle.issue_ca(ca_params("admin", 2));
+    let world = with_admins(&[&admin], SameKey::Deny).await;
+    world.register(&root, "root").await;
+    world.register(&middle, "middle").await;
+    let operator = admin.issue("operator", 4);
+    // Their CA is below one that it is about.
+    let crl = TestCrl::revoking(1, &[7]).der(&root);
+    let own = Some(LockedOut::Caller {
+        ca_sn: "2".parse().unwrap(),
+    });
+    let doors = [
+        (caller(), all(&["2"])),
+        (host(), all(&["2"])),
+        (administrator("2"), own),
+    ];
+    for (caller, out) in doors {
+        let refused = world
+            .import_unless(&caller, crl.clone(), Lockouts::Refuse)
+            .await;
+        assert_eq!(refused, out);
+        assert_eq!(world.audit_lines().pop().unwrap()["code"], "locks_out");
+        assert!(world.admit(&operator).is_ok());
+        assert!(world.store.kept.lock().unwrap().crls.is_empty());
+    }
+    // What is on it besides does not matter, and one of which they are not on needs nothing.
+    let other = TestCrl::revoking(1, &[8, 9]).der(&root);
+    let taken = world
+        .import_unless(&caller(), other, Lockouts::Refuse)
+        .await;
+    assert_eq!(taken, None);
+    let crl = TestCrl::revoking(2, &[7]).der(&root);
+    let forced = world.import_unless(&caller(), crl, Lockouts::Accept).await;
+    assert_eq!(forced, None);
+    assert!(world.admit(&operator).is_err());
+    let lines = world.audit_lines();
+    let intent = lines.iter().rfind(|it| it["phase"] == "intent").unwrap();
+    let detail = intent["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("forced: it would lock out every"),
+        "{detail}"
+    );
+    // They are out already: the next issue needs no force.
+    let next = TestCrl::revoking(3, &[7, 8]).der(&root);
+    let taken = world.import_unless(&caller(), next, Lockouts::Refuse).await;
+    assert_eq!(taken, None);
+}
+
+#[tokio::test]
+async fn crl_from_a_file_is_imported_whomever_it_locks_out_and_says_so() {
+    let root = TestCa::root("root", 1);
+    let admin = root.issue_ca(ca_params("admin", 2));
+    let world = with_admins(&[&admin], SameKey::Deny).await;
+    world.register(&root, "root").await;
+    let system = Caller {
+        principal: Principal::System,
+        door: Door::System,
+        ..caller()
+    };
+    let crl = TestCrl::revoking(1, &[2]).der(&root);
+    let taken = world.import_unless(&system, crl, Lockouts::Refuse).await;
+    assert_eq!(taken, None);
+    assert!(world.admit(&admin.issue("operator", 4)).is_err());
+    let lines = world.audit_lines();
+    let intent = lines.iter().rfind(|it| it["phase"] == "intent").unwrap();
+    let detail = intent["detail"].as_str().unwrap();
+    assert!(detail.contains("the administrators' CA 02"), "{detail}");
+    assert!(detail.contains("no administrator"), "{detail}");
+}
+
+#[tokio::test]
+async fn administrator_does_not_revoke_its_own_certificate() {
+    let admin = TestCa::root("admin", 2);
+    let world = with_admins(&[&admin], SameKey::Deny).await;
+    let crl = TestCrl::revoking(1, &[0x99]).der(&admin);
+    let mut own = administrator("2");
+    if let Principal::Certificate { issuer, .. } = &mut own.principal {
+        *issuer = admin.certificate().key_id();
+    }
+    let refused = world
+        .import_unless(&own, crl.clone(), Lockouts::Refuse)
+        .await;
+    let sn = "99".parse().unwrap();
+    assert_eq!(refused, Some(LockedOut::Certificate { sn }));
+    let by_another = world.import_unless(&caller(), crl, Lockouts::Refuse).await;
+    assert_eq!(by_another, None);
+}
+
+#[tokio::test]
+async fn what_is_forced_is_in_the_audit_log() {
+    let root = TestCa::root("root", 1);
+    let admin = root.issue_ca(ca_params("admin", 2));
+    let world = with_admins(&[&admin], SameKey::Deny).await;
+    let (sn, other) = (world.register(&root, "root").await, TestCa::root("x", 3));
+    let other_sn = world.register(&other, "other").await;
+    let noted = |world: &World| {
+        let lines = world.audit_lines();
+        let intent = lines.iter().rfind(|it| it["phase"] == "intent").unwrap();
+        intent["detail"].as_str().unwrap_or_default().to_owned()
+    };
+    world.switch_off(&host(), &other_sn, Lockouts::Accept).await;
+    assert_eq!(noted(&world), "", "nobody is locked out by it");
+    let control = &world.control;
+    let soon = crate::testing::now_secs() * 1000 + 3_600_000;
+    let host = host();
+    let new = NewSchedule {
+        status: Status::Inactive,
+        at_ms: soon,
+        back: Back::Never,
+        lockouts: Lockouts::Accept,
+    };
+    let soon = control.schedule_ca(&host, INSTANCE, &sn, new);
+    soon.await.unwrap();
+    assert!(
+        noted(&world).contains("; forced: it would"),
+        "{}",
+        noted(&world)
+    );
+    world.switch_off(&host, &sn, Lockouts::Accept).await;
+    assert!(
+        noted(&world).starts_with("forced: it would"),
+        "{}",
+        noted(&world)
+    );
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::INSTANCE;
 use super::world::{World, caller, host, parts};
+use crate::ca::crl::CrlPolicy;
 use crate::ca::lifecycle::Status;
 use crate::control::keys::KeyChange;
 use crate::control::observe::{Durability, Happened, Observer, Subject, TrustChange};
@@ -128,6 +129,31 @@ async fn what_has_changed_is_told_once_with_who_changed_it() {
     let change = told.one();
     assert_eq!(change.happened, Happened::Deleted);
     assert_eq!((change.before, change.after), (Some("active"), None));
+}
+
+#[tokio::test]
+async fn policy_of_crls_is_told_as_such_and_never_as_an_activation() {
+    let (world, ca) = (World::new().await, TestCa::root("ca", 1));
+    let sn = world.register(&ca, "ca").await;
+    let (control, host) = (&world.control, host());
+    let off = control.set_ca_status(&host, INSTANCE, &sn, Status::Inactive);
+    off.await.unwrap();
+    let told = Told::of(control, INSTANCE);
+    for (policy, before, after) in [
+        (CrlPolicy::Required, "optional", "required"),
+        (CrlPolicy::InDate, "required", "in_date"),
+        (CrlPolicy::Optional, "in_date", "optional"),
+    ] {
+        for _ in 0..2 {
+            let set = control.set_crl_policy(&host, INSTANCE, &sn, policy);
+            set.await.unwrap();
+        }
+        // The second time nothing has changed.
+        let change = told.one();
+        assert_eq!(change.happened, Happened::CrlPolicyChanged);
+        assert_eq!(change.subject, Subject::Ca { sn: sn.clone() });
+        assert_eq!((change.before, change.after), (Some(before), Some(after)));
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use super::INSTANCE;
 use super::world::{World, host};
 use crate::ca::lifecycle::Status;
 use crate::control::crl::NewCrl;
+use crate::control::impact::Intended;
 use crate::control::pace::Pace;
 use crate::control::{Manner, Switched};
 use crate::testing::crl::TestCrl;
@@ -98,6 +99,31 @@ async fn plain_inactivation_ends_the_rest_at_once() {
         (ended(&live), changed.changed.sessions_ended),
         (10, 10 - before)
     );
+}
+
+#[tokio::test]
+async fn preview_counts_those_that_are_ending_and_would_end_at_once() {
+    let (world, _, sn, live) = connected(10).await;
+    world.switch(&sn, Status::Inactive, OVER).await;
+    pass(Duration::from_secs(3)).await;
+    let left = live.len() - ended(&live);
+    assert!((1..10).contains(&left), "{left}");
+    for change in [Intended::Inactivate, Intended::Delete] {
+        let preview = world
+            .control
+            .preview_ca_change(&host(), INSTANCE, &sn, change)
+            .await
+            .unwrap();
+        assert_eq!((preview.connections, preview.ending), (0, left));
+        assert_eq!(preview.clients.unwrap().len(), left);
+    }
+    let changed = world.switch(&sn, Status::Inactive, Pace::AtOnce).await;
+    assert_eq!(changed.changed.sessions_ended, left);
+    let preview = world
+        .control
+        .preview_ca_change(&host(), INSTANCE, &sn, Intended::Inactivate)
+        .await;
+    assert_eq!(preview.unwrap().ending, 0);
 }
 
 #[tokio::test]

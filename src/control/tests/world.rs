@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::INSTANCE;
 use crate::audit::{AuditLog, Rotation};
 use crate::ca::certificate::to_pem;
+use crate::ca::crl::CrlPolicy;
 use crate::ca::error::Refusal;
 use crate::ca::id::{CaId, CrlDigest, RequestId};
 use crate::ca::lifecycle::Status;
@@ -36,6 +37,10 @@ pub(super) struct TestStore {
     /// Commits get no answer, and are made when [`answer`](TestStore::answer) is called.
     pub(super) silent: AtomicBool,
     late: Mutex<Vec<(u64, Vec<Change>)>>,
+    /// Octets of the largest list that there is room for; 0 is any.
+    pub(super) room: AtomicUsize,
+    /// How often a list was to be kept.
+    pub(super) lists_tried: AtomicUsize,
     pub(super) changed: Notify,
 }
 
@@ -82,7 +87,9 @@ impl TestStore {
                 Change::PutCrlPolicy(policy) => {
                     kept.crl_policies
                         .retain(|other| other.issuer != policy.issuer);
-                    kept.crl_policies.push(policy);
+                    if policy.policy != CrlPolicy::Optional {
+                        kept.crl_policies.push(policy);
+                    }
                 }
                 Change::PutSchedule(schedule) => kept.schedules.push(schedule),
                 Change::DeleteSchedule(id) => {
@@ -104,6 +111,18 @@ impl TestStore {
                 self.apply(changes);
             }
         }
+    }
+
+    /// Whether there is room for the lists among these changes.
+    fn has_room(&self, changes: &[Change]) -> bool {
+        let room = self.room.load(Ordering::Relaxed);
+        let lists = changes.iter().filter_map(|change| match change {
+            Change::PutCrl { der, .. } => Some(der.0.len()),
+            _ => None,
+        });
+        let sizes: Vec<_> = lists.collect();
+        self.lists_tried.fetch_add(sizes.len(), Ordering::Relaxed);
+        room == 0 || sizes.iter().all(|size| *size <= room)
     }
 
     pub(super) fn status(&self, id: CaId) -> Option<Status> {
@@ -140,7 +159,7 @@ impl Store for TestStore {
     fn commit(&self, expected: u64, changes: Vec<Change>) -> StoreFuture<'_, u64> {
         Box::pin(async move {
             tokio::task::yield_now().await;
-            if self.broken.load(Ordering::Relaxed) {
+            if self.broken.load(Ordering::Relaxed) || !self.has_room(&changes) {
                 return Err(StoreError::Closed);
             }
             if self.silent.load(Ordering::Relaxed) {

@@ -72,7 +72,8 @@ impl Sys {
             | Happened::Activated
             | Happened::Inactivated
             | Happened::Deleted
-            | Happened::PolicyChanged => Lane::Operators,
+            | Happened::PolicyChanged
+            | Happened::CrlPolicyChanged => Lane::Operators,
         };
         self.tell(lane, stream, || event(&self.instance, change));
     }

@@ -72,6 +72,8 @@ impl Lists {
         let unfinished = files::with_suffix(&path, ".new");
         let written = (|| {
             files::ensure_private(&unfinished)?;
+            // The directory may be new.
+            File::open(files::directory_of(&self.0))?.sync_all()?;
             let mut file = OpenOptions::new()
                 .write(true)
                 .truncate(true)
@@ -81,6 +83,10 @@ impl Lists {
             fs::rename(&unfinished, &path)?;
             File::open(&self.0)?.sync_all()
         })();
+        if written.is_err() {
+            // What is left of it takes the room of everything else in the data directory.
+            let _ = fs::remove_file(&unfinished);
+        }
         written.map_err(|error| self.unusable(&error))
     }
 

@@ -235,7 +235,10 @@ impl Model {
                     next.crls.remove(&id);
                 }
                 Change::PutCrlPolicy(record) => {
-                    next.policies.insert(record.issuer, record);
+                    match record.policy {
+                        CrlPolicy::Optional => next.policies.remove(&record.issuer),
+                        _ => next.policies.insert(record.issuer, record),
+                    };
                 }
                 Change::PutSchedule(record) => {
                     if !next.cas.contains_key(&record.ca) {

@@ -1,5 +1,6 @@
 //! Looking at many connected peers without holding up those that come and go.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -40,12 +41,18 @@ impl LivePeers {
         device: &DeviceKey,
         mut look: impl FnMut(&VerifiedPeer, Option<&Called>),
     ) {
-        let entries: Vec<_> = match self.by_device.get(device) {
-            Some(entries) => entries.values().cloned().collect(),
-            None => return,
-        };
-        for entry in entries.iter().filter(|entry| entry.is_welcome()) {
-            look(&entry.peer, entry.called.get());
+        let mut after = Bound::Unbounded;
+        loop {
+            let some = match self.by_device.get(device) {
+                Some(entries) => some_after(&entries, after),
+                None => return,
+            };
+            let Some(last) = some.last() else { return };
+            after = Bound::Excluded(last.number);
+            for entry in some.iter().filter(|entry| entry.is_welcome()) {
+                look(&entry.peer, entry.called.get());
+            }
+            std::thread::yield_now();
         }
     }
 
@@ -55,14 +62,18 @@ impl LivePeers {
     }
 
     fn some_over(&self, key: CaKeyId, after: Bound<u64>) -> Vec<Arc<Entry>> {
-        let Some(entries) = self.by_key.get(&key) else {
-            return Vec::new();
-        };
-        let next = entries.range((after, Bound::Unbounded));
-        next.take(AT_A_TIME)
-            .map(|(_, entry)| Arc::clone(entry))
-            .collect()
+        match self.by_key.get(&key) {
+            Some(entries) => some_after(&entries, after),
+            None => Vec::new(),
+        }
     }
+}
+
+fn some_after(entries: &BTreeMap<u64, Arc<Entry>>, after: Bound<u64>) -> Vec<Arc<Entry>> {
+    let next = entries.range((after, Bound::Unbounded));
+    next.take(AT_A_TIME)
+        .map(|(_, entry)| Arc::clone(entry))
+        .collect()
 }
 
 /// Peers that are looked at before others get their turn.

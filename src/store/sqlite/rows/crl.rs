@@ -55,6 +55,13 @@ pub(super) fn put_policy(
     connection: &Connection,
     record: &CrlPolicyRecord,
 ) -> Result<(), StoreError> {
+    if record.policy == CrlPolicy::Optional {
+        // What holds without a row.
+        connection
+            .prepare_cached("DELETE FROM crl_policy WHERE instance = $1 AND issuer = $2")?
+            .execute(params![record.instance.as_str(), record.issuer.to_string()])?;
+        return Ok(());
+    }
     connection
         .prepare_cached(
             "INSERT INTO crl_policy (instance, issuer, policy)

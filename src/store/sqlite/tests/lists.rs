@@ -114,6 +114,59 @@ async fn list_that_cannot_be_written_fails_the_commit_and_heals() {
 }
 
 #[tokio::test]
+async fn list_that_cannot_be_finished_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let list = crl(1, 1);
+    // In the way of its name, so that all of it is written when it fails.
+    let path = bench.crls().join(name(&list));
+    fs::create_dir_all(&path).unwrap();
+    fs::set_permissions(bench.crls(), fs::Permissions::from_mode(0o700)).unwrap();
+    for _ in 0..2 {
+        assert!(bench.store().commit(0, vec![list.clone()]).await.is_err());
+        assert_eq!(bench.files(), [name(&list)].into(), "that is the directory");
+    }
+    fs::remove_dir(&path).unwrap();
+    assert_eq!(bench.store().commit(0, vec![list]).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn commit_that_fails_leaves_the_files_of_both_since_a_crash_may_bring_it_back() {
+    let bench = Bench::new();
+    let (kept, failed) = (crl(1, 1), crl(1, 2));
+    bench.store().commit(0, vec![kept.clone()]).await.unwrap();
+    bench.with(|connection| connection.pragma_update(None, "query_only", true).unwrap());
+    let error = bench.store().commit(1, vec![failed.clone()]).await;
+    assert!(matches!(error, Err(StoreError::Database(_))), "{error:?}");
+    bench.settled().await;
+    assert_eq!(bench.files(), [name(&kept), name(&failed)].into());
+    bench.with(|connection| connection.pragma_update(None, "query_only", false).unwrap());
+    bench.store().commit(1, vec![failed.clone()]).await.unwrap();
+    bench.settled().await;
+    assert_eq!(bench.files(), [name(&failed)].into());
+}
+
+#[tokio::test]
+async fn policy_that_demands_nothing_has_no_row() {
+    let bench = Bench::new();
+    let put = |policy| vec![Change::PutCrlPolicy(crl_policy(1, policy))];
+    bench
+        .store()
+        .commit(0, put(CrlPolicy::Required))
+        .await
+        .unwrap();
+    assert_eq!(
+        bench.store().snapshot().await.unwrap().crl_policies.len(),
+        1
+    );
+    bench
+        .store()
+        .commit(1, put(CrlPolicy::Optional))
+        .await
+        .unwrap();
+    assert_eq!(bench.store().snapshot().await.unwrap().crl_policies, []);
+}
+
+#[tokio::test]
 async fn record_with_another_digest_is_not_written() {
     let bench = Bench::new();
     let (Change::PutCrl { record, .. }, Change::PutCrl { der, .. }) = (crl(1, 1), crl(1, 2)) else {
