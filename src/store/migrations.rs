@@ -32,6 +32,10 @@ const MIGRATIONS: &[Migration] = &[
         name: "schedule",
         sql: include_str!("migrations/0004_schedule.sql"),
     },
+    Migration {
+        name: "schedule_ends",
+        sql: include_str!("migrations/0005_schedule_ends.sql"),
+    },
 ];
 
 /// The newest version this program knows.

@@ -11,10 +11,7 @@ CREATE TABLE schedule (
     force         INTEGER NOT NULL CHECK (typeof(force) = 'integer' AND force IN (0, 1)),
     -- Who asked for it, in the words of the audit log.
     principal     TEXT NOT NULL,
-    created_at_ms INTEGER NOT NULL CHECK (typeof(created_at_ms) = 'integer'),
-    -- Of an activation: the inactivation that it ends, which is gone when it has been made; its own
-    -- id stands for one that was made by hand.
-    ends          TEXT CHECK (length(ends) = 16 AND ends NOT GLOB '*[^0-9a-f]*')
+    created_at_ms INTEGER NOT NULL CHECK (typeof(created_at_ms) = 'integer')
 );
 CREATE INDEX schedule_ca ON schedule (ca);
 
