@@ -30,6 +30,7 @@ pub mod seal;
 pub mod sessions;
 pub mod start;
 mod switch;
+mod undo;
 mod view;
 mod watch;
 
@@ -185,6 +186,8 @@ struct Inner {
     store: Arc<dyn Store>,
     /// How long a commit may take.
     store_limit: Duration,
+    /// The last commit had no answer in time.
+    store_hangs: AtomicBool,
     recorder: Recorder,
     ledger: RwLock<Ledger>,
     /// The access keys in force, those of the configuration too.
@@ -268,6 +271,7 @@ impl Control {
         self.0.closing.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        self.0.recorder.close(self.0.now_ms()).await;
     }
 
     /// Run a change to its end, whatever becomes of the caller.

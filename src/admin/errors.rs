@@ -285,7 +285,7 @@ impl From<ControlError> for ApiError {
             },
             ControlError::Unanswered(cause) => Self {
                 detail: Some(
-                    "The disk does not answer. The change is not in force, and comes into force if the disk has it. Look at the listing later."
+                    "The disk does not answer in time. The change is not made, and is taken back if the disk makes it later."
                         .to_owned(),
                 ),
                 ..Self::internal(cause)

@@ -213,12 +213,12 @@ impl Control {
                     Ok((at, ca, forced))
                 });
             let (at, ca, forced) = inner.or_refused(&record, plan).await?;
-            record.note = noted(record.note, forced.as_ref());
             let sn = ca.certificate.serial().clone();
             record.subject = format!("ca:{sn}");
             record.before = Some(word(ca.record.status));
             let id = ca.record.id;
             record.note = cancelled_text(&inner.ledger().schedules_of_ca(id));
+            record.note = noted(record.note, forced.as_ref());
             let devices: Vec<_> = {
                 let ledger = inner.ledger();
                 let sibling = ledger.siblings(&ca).first().copied();

@@ -3,6 +3,7 @@
 use std::cell::LazyCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::audit::Phase;
 use crate::ca::error::Refusal;
@@ -11,6 +12,7 @@ use crate::ca::path::Admitted;
 use crate::ca::registry::Effects;
 use crate::control::owed::{Batch, Kept, Retry, Which, is_list};
 use crate::control::pace::Ended;
+use crate::control::undo::can_be_undone;
 use crate::control::{Answer, ControlError, Inner, Instance, OnInactivate, Outcome, Record};
 use crate::store::{Change, StoreError};
 
@@ -41,8 +43,8 @@ impl Inner {
     ///
     /// # Errors
     /// [`ControlError::NotDurable`] if it is denied in memory only, [`ControlError::Unrecorded`] if
-    /// it is in force and on disk, [`ControlError::Unanswered`] if nobody can say,
-    /// [`ControlError::Internal`] if nothing was changed.
+    /// it is in force and on disk, [`ControlError::Unanswered`] and [`ControlError::Internal`] if
+    /// nothing was changed.
     pub(crate) async fn carry_out(
         &self,
         turn: &mut Turn,
@@ -234,7 +236,12 @@ impl Inner {
         if all.is_empty() {
             return Ok(());
         }
-        match self.keep(turn.seq, all.clone()).await {
+        // What could not be taken back is waited for.
+        let waits = match toward == Toward::Allow && !can_be_undone(&changes) {
+            true => Waits::ForEver,
+            false => Waits::AWhile,
+        };
+        match self.keep(turn.seq, all.clone(), waits).await {
             Ok(kept) => {
                 turn.seq = kept.seq;
                 self.paid(turn, &changes, kept, later)
@@ -248,7 +255,7 @@ impl Inner {
                 };
                 let mut result = Ok(());
                 if !over.is_empty() {
-                    result = match self.keep(head, over).await {
+                    result = match self.keep(head, over, Waits::AWhile).await {
                         Ok(kept) => self.paid(turn, &own, kept, later),
                         Err(error) => return Err(self.unpaid(turn, own, toward, error)),
                     };
@@ -256,9 +263,10 @@ impl Inner {
                 // The store does not know of what is owed still: to take it over now would forget
                 // that. `seq` is left alone if this fails, so that the follower tries again.
                 if turn.owed.is_empty() {
-                    match self.read_store().await {
-                        Ok((snapshot, crls)) => self.take_over(turn, snapshot, crls),
-                        Err(error) => tracing::error!(%error, "the store cannot be read"),
+                    match tokio::time::timeout(self.store_limit, self.read_store()).await {
+                        Ok(Ok((snapshot, crls))) => self.take_over(turn, snapshot, crls),
+                        Ok(Err(error)) => tracing::error!(%error, "the store cannot be read"),
+                        Err(_) => tracing::error!("the store does not answer"),
                     }
                 }
                 match toward {
@@ -271,21 +279,23 @@ impl Inner {
     }
 
     /// Commit, and not wait for ever: what is asked of the store is done in the order in which it was
-    /// asked, so whatever it does later is known when it does.
+    /// asked. While it is known to hang, hardly wait: others wait for their turn.
     pub(crate) async fn commit_in_time(
         &self,
         seq: u64,
         changes: Vec<Change>,
+        waits: Waits,
     ) -> Result<u64, StoreError> {
-        let limit = match changes.iter().any(is_list) {
-            // A large one takes as long as the disk takes.
-            true => self.store_limit.saturating_mul(LISTS_TAKE_LONGER),
-            false => self.store_limit,
+        let commit = self.store.commit(seq, changes);
+        let limit = match (waits, self.store_hangs.load(Ordering::Acquire)) {
+            (Waits::ForEver, _) => return commit.await,
+            (Waits::AWhile, true) => self.store_limit.min(WHILE_IT_HANGS),
+            (Waits::AWhile, false) => self.store_limit,
         };
-        match tokio::time::timeout(limit, self.store.commit(seq, changes)).await {
-            Ok(committed) => committed,
-            Err(_) => Err(StoreError::Silent(limit)),
-        }
+        let committed = tokio::time::timeout(limit, commit).await;
+        self.store_hangs
+            .store(committed.is_err(), Ordering::Release);
+        committed.unwrap_or(Err(StoreError::Silent(limit)))
     }
 
     /// What was to be kept is on disk, but for what is left. Lists that are take full effect.
@@ -314,8 +324,11 @@ impl Inner {
         toward: Toward,
         error: StoreError,
     ) -> StoreError {
-        if toward == Toward::Deny {
-            turn.owe(changes);
+        match (toward, &error) {
+            (Toward::Deny, _) => turn.owe(changes),
+            // It may still be made.
+            (Toward::Allow, StoreError::Silent(_)) => turn.owe(self.undo(&changes)),
+            (Toward::Allow, _) => {}
         }
         if turn.owed.iter().any(is_list) {
             turn.lists.failed();
@@ -343,8 +356,15 @@ impl Inner {
                 // Worked out if it is needed only: with many CAs it takes a while.
                 let paced =
                     LazyCell::new(|| registry.verdicts_if_active(&self.paces.of(&instance.id)));
+                let covered = self.paces.covered(&instance.id);
+                let is_left = |admitted: &Admitted| {
+                    let mut path = admitted.path().iter();
+                    path.any(|key| covered.contains(key))
+                        || covered.contains(&admitted.anchor_key())
+                };
                 let objection = |admitted: &Admitted| match registry.objection(admitted, now)? {
-                    Refusal::CaInactive { .. } | Refusal::Revoked { .. } => {
+                    // Only whom a pace ends is left to it.
+                    Refusal::CaInactive { .. } | Refusal::Revoked { .. } if is_left(admitted) => {
                         registry.objection_if(&paced, admitted, now)
                     }
                     other => Some(other),
@@ -362,7 +382,7 @@ impl Inner {
 
     /// Try again and again to record what is owed, until the process ends.
     pub(crate) async fn record_what_is_owed(self: Arc<Self>) {
-        let mut every = tokio::time::interval(std::time::Duration::from_secs(1));
+        let mut every = tokio::time::interval(Duration::from_secs(1));
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -374,7 +394,7 @@ impl Inner {
 
     /// Try again and again to make durable what is owed, until it is or the process ends.
     pub(crate) async fn pay_what_is_owed(self: Arc<Self>) {
-        let mut every = tokio::time::interval(std::time::Duration::from_secs(1));
+        let mut every = tokio::time::interval(Duration::from_secs(1));
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -392,5 +412,12 @@ impl Inner {
     }
 }
 
-/// How many times longer a commit with lists may take.
-const LISTS_TAKE_LONGER: u32 = 12;
+/// How long a commit is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    AWhile,
+    ForEver,
+}
+
+/// How long a commit is waited for while the store hangs.
+const WHILE_IT_HANGS: Duration = Duration::from_millis(100);

@@ -135,10 +135,15 @@ impl Control {
             };
             if let (Plan::Import, _) = inner.or_not_taken(&record, &from, plan()).await? {
                 // Other changes need not wait for the disk to take all of it.
-                let prepared = inner.store.prepare_crl(crl.digest(), der.clone()).await;
-                if let Err(error) = prepared {
-                    // What it revokes is denied in memory first; the commit tries again.
-                    tracing::warn!(%error, "a CRL could not be written ahead of its commit");
+                let prepare = inner.store.prepare_crl(crl.digest(), der.clone());
+                let prepared = tokio::time::timeout(inner.store_limit, prepare).await;
+                // What it revokes is denied in memory first; the commit tries again.
+                match prepared {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "a CRL could not be written ahead of its commit");
+                    }
+                    Err(_) => tracing::warn!("a CRL takes long to be written; it is not waited for"),
                 }
             }
 

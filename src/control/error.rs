@@ -138,8 +138,9 @@ pub enum ControlError {
     /// The denial is in force and on disk, but its record is not in the audit log yet.
     #[error("it is denied now, also after a restart; it is not in the audit log yet: {0}")]
     Unrecorded(String),
-    /// The disk does not answer. Nothing is allowed now; it may be when the disk does.
-    #[error("it is not in force, and may yet come into force: {0}")]
+    /// The disk does not answer. Nothing is allowed; if the disk makes the change after all, it is
+    /// taken back.
+    #[error("it is not made, and is taken back if the disk makes it later: {0}")]
     Unanswered(String),
     /// Nothing was changed; the text is for the log.
     #[error("nothing was changed: {0}")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::control::Inner;
-use crate::control::change::Turn;
+use crate::control::change::{Turn, Waits};
 use crate::store::{Change, StoreError};
 
 /// What is committed together.
@@ -123,18 +123,24 @@ impl Inner {
     ///
     /// # Errors
     /// If nothing of it was kept.
-    pub(crate) async fn keep(&self, expected: u64, all: Vec<Change>) -> Result<Kept, StoreError> {
+    pub(crate) async fn keep(
+        &self,
+        expected: u64,
+        all: Vec<Change>,
+        waits: Waits,
+    ) -> Result<Kept, StoreError> {
         let (lists, rest): (Vec<_>, Vec<_>) = all.iter().cloned().partition(is_list);
         let alone = all.len() == 1;
-        let error = match self.commit_in_time(expected, all).await {
+        let error = match self.commit_in_time(expected, all, waits).await {
             Ok(seq) => {
                 let (left, why) = (Vec::new(), None);
                 return Ok(Kept { seq, left, why });
             }
             Err(error) => error,
         };
-        let conflict = matches!(error, StoreError::Conflict { .. });
-        if conflict || alone || lists.is_empty() {
+        // What has no answer may be made: it is not to be tried again in parts.
+        let whole = matches!(error, StoreError::Conflict { .. } | StoreError::Silent(_));
+        if whole || alone || lists.is_empty() {
             return Err(error);
         }
         let mut kept = Kept {
@@ -143,11 +149,18 @@ impl Inner {
             why: None,
         };
         if !rest.is_empty() {
-            kept.seq = self.commit_in_time(expected, rest).await?;
+            kept.seq = self.commit_in_time(expected, rest, waits).await?;
         }
         // The newest first: those before it did not fit when they came.
         for list in lists.into_iter().rev() {
-            match self.commit_in_time(kept.seq, vec![list.clone()]).await {
+            if let Some(StoreError::Silent(_)) = kept.why {
+                kept.left.insert(0, list);
+                continue;
+            }
+            match self
+                .commit_in_time(kept.seq, vec![list.clone()], waits)
+                .await
+            {
                 Ok(seq) => kept.seq = seq,
                 Err(error) => {
                     tracing::error!(%error, "a CRL cannot be kept on disk; what it revokes is refused, but a restart may forget it");

@@ -5,14 +5,14 @@
 //! to the CA after it ends the pace, and a plain inactivation ends the rest at once. Other changes
 //! spare those who wait for their turn, unless they deny them themselves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::ca::id::{CaId, InstanceId};
+use crate::ca::id::{CaId, CaKeyId, InstanceId};
 use crate::ca::registry::Effects;
 use crate::control::{Inner, OnInactivate};
 
@@ -68,24 +68,41 @@ impl Ended {
 
 /// The changes whose connections are ending. Each has a task that ends them.
 #[derive(Debug, Default)]
-pub(crate) struct Paces(Mutex<HashMap<(InstanceId, CaId), Arc<CancellationToken>>>);
+pub(crate) struct Paces(Mutex<All>);
+
+type All = HashMap<(InstanceId, CaId), One>;
+
+#[derive(Debug)]
+struct One {
+    stop: Arc<CancellationToken>,
+    /// The authorities whose connections it ends.
+    denied: Vec<CaKeyId>,
+}
 
 impl Paces {
     /// End the pace of an earlier change of this CA, and give a token for a new one.
-    fn begin(&self, instance: &InstanceId, ca: CaId) -> Arc<CancellationToken> {
-        let token = Arc::new(CancellationToken::new());
-        let place = (instance.clone(), ca);
-        let before = self.lock().insert(place, Arc::clone(&token));
+    fn begin(
+        &self,
+        instance: &InstanceId,
+        ca: CaId,
+        denied: Vec<CaKeyId>,
+    ) -> Arc<CancellationToken> {
+        let stop = Arc::new(CancellationToken::new());
+        let one = One {
+            stop: Arc::clone(&stop),
+            denied,
+        };
+        let before = self.lock().insert((instance.clone(), ca), one);
         if let Some(before) = before {
-            before.cancel();
+            before.stop.cancel();
         }
-        token
+        stop
     }
 
     /// End the pace of an earlier change of this CA.
     pub(crate) fn end(&self, instance: &InstanceId, ca: CaId) {
         if let Some(before) = self.lock().remove(&(instance.clone(), ca)) {
-            before.cancel();
+            before.stop.cancel();
         }
     }
 
@@ -93,7 +110,10 @@ impl Paces {
     fn finish(&self, instance: &InstanceId, ca: CaId, token: &Arc<CancellationToken>) {
         let place = (instance.clone(), ca);
         let mut all = self.lock();
-        if all.get(&place).is_some_and(|it| Arc::ptr_eq(it, token)) {
+        if all
+            .get(&place)
+            .is_some_and(|it| Arc::ptr_eq(&it.stop, token))
+        {
             all.remove(&place);
         }
     }
@@ -105,9 +125,16 @@ impl Paces {
         of_it.map(|(_, ca)| *ca).collect()
     }
 
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<(InstanceId, CaId), Arc<CancellationToken>>> {
+    /// The authorities of an instance whose connections are ending.
+    pub(crate) fn covered(&self, instance: &InstanceId) -> HashSet<CaKeyId> {
+        let all = self.lock();
+        let of_it = all.iter().filter(|((of, _), _)| of == instance);
+        of_it
+            .flat_map(|(_, one)| one.denied.iter().copied())
+            .collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -128,7 +155,7 @@ impl Inner {
         if at.on_inactivate == OnInactivate::Keep {
             return Ended::default();
         }
-        let stop = self.paces.begin(instance, ca);
+        let stop = self.paces.begin(instance, ca, effects.denied.clone());
         let now = self.now();
         let mut left = at.peers.unwelcome_over(&effects.denied, &at.registry, now);
         let at_once = left.end_nameless(&at.registry, now);

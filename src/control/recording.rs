@@ -7,6 +7,7 @@
 mod refusals;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub(crate) struct Recorder {
     refusals: Refusals,
     /// How long a change waits for a record.
     limit: Duration,
+    /// Records that were given up waiting for and have no answer yet.
+    late: Arc<AtomicUsize>,
     writing: TaskTracker,
 }
 
@@ -63,13 +66,14 @@ impl Recorder {
             owed: Arc::default(),
             refusals: Refusals::new(),
             limit,
+            late: Arc::default(),
             writing: TaskTracker::new(),
         }
     }
 
     /// Whether the log has every record it must have, as far as is known.
     pub(crate) fn is_up_to_date(&self) -> bool {
-        !lock(&self.owed).failing
+        !lock(&self.owed).failing && self.late.load(Ordering::Acquire) == 0
     }
 
     #[cfg(test)]
@@ -92,6 +96,8 @@ impl Recorder {
 
     async fn write(&self, at_ms: i64, event: Event, fails: IfItFails) -> Result<(), Unrecorded> {
         let (log, owed) = (Arc::clone(&self.log), Arc::clone(&self.owed));
+        let is_late = Arc::new(Late::new(Arc::clone(&self.late)));
+        let lateness = Arc::clone(&is_late);
         // In a task of its own, so that what is late is known to have failed when it has.
         let writing = self.writing.spawn(async move {
             let kept = (fails == IfItFails::Owe).then(|| event.clone());
@@ -101,12 +107,38 @@ impl Recorder {
                 owed.push(at_ms, event);
                 owed.failing = true;
             }
+            lateness.end();
             written
         });
-        match tokio::time::timeout(self.limit, writing).await {
+        // While one has no answer, the next would have none: others wait for their turn.
+        let limit = match self.late.load(Ordering::Acquire) {
+            0 => self.limit,
+            _ => self.limit.min(WHILE_IT_HANGS),
+        };
+        match tokio::time::timeout(limit, writing).await {
             Ok(Ok(written)) => Ok(written?),
             Ok(Err(_)) => Err(Unrecorded::Panicked),
-            Err(_) => Err(Unrecorded::Late(self.limit)),
+            Err(_) => {
+                is_late.begin();
+                Err(Unrecorded::Late(limit))
+            }
+        }
+    }
+
+    /// The last attempt to write what is owed; what cannot be written is in the log of the program.
+    pub(crate) async fn close(&self, now_ms: i64) {
+        if tokio::time::timeout(self.limit, self.pay(now_ms))
+            .await
+            .is_err()
+        {
+            tracing::error!("the audit log does not answer");
+        }
+        for (_, event) in std::mem::take(&mut lock(&self.owed).records) {
+            let record = serde_json::to_string(&event).unwrap_or_default();
+            tracing::error!(
+                record,
+                "a record could not be written to the audit log before the end"
+            );
         }
     }
 
@@ -117,14 +149,14 @@ impl Recorder {
         }
         loop {
             let next = lock(&self.owed).next(now_ms);
-            let Some((at_ms, event)) = next else {
+            let Some((what, at_ms, event)) = next else {
                 break;
             };
             // Once it was handed to the log it is not tried again before there is an answer.
             let written = self.log.record(at_ms, event).await;
             let mut owed = lock(&self.owed);
             match written {
-                Ok(()) => owed.written(),
+                Ok(()) => owed.written(what),
                 Err(_) => {
                     // The log has said why, in its own words.
                     owed.failing = true;
@@ -133,7 +165,8 @@ impl Recorder {
             }
         }
         let owed = lock(&self.owed);
-        metrics::gauge!("portcullis_audit_unrecorded").set(owed.records.len() as f64);
+        let unrecorded = owed.records.len() + self.late.load(Ordering::Acquire);
+        metrics::gauge!("portcullis_audit_unrecorded").set(unrecorded as f64);
     }
 }
 
@@ -152,28 +185,73 @@ impl Owed {
     }
 
     /// The oldest; last of all, how many there was no room for.
-    fn next(&mut self, now_ms: i64) -> Option<(i64, Event)> {
+    fn next(&self, now_ms: i64) -> Option<(Next, i64, Event)> {
         if let Some((at_ms, event)) = self.records.front() {
-            return Some((*at_ms, event.clone()));
+            return Some((Next::Record, *at_ms, event.clone()));
         }
-        (self.lost > 0).then(|| {
-            let what = format!(
-                "{} records could not be kept until they could be written",
-                self.lost
-            );
-            (now_ms, of_the_log("LoseAuditRecords", what))
+        let lost = self.lost;
+        (lost > 0).then(|| {
+            let what = format!("{lost} records could not be kept until they could be written");
+            let event = of_the_log("LoseAuditRecords", what);
+            (Next::Lost(lost), now_ms, event)
         })
     }
 
     /// What [`next`](Self::next) gave is in the log.
-    fn written(&mut self) {
-        if self.records.pop_front().is_none() {
-            self.lost = 0;
+    fn written(&mut self, what: Next) {
+        match what {
+            Next::Record => drop(self.records.pop_front()),
+            Next::Lost(count) => self.lost = self.lost.saturating_sub(count),
         }
         if self.records.is_empty() && self.lost == 0 && std::mem::take(&mut self.failing) {
             tracing::warn!(
                 "the audit log can be written again, and has every record that was owed"
             );
+        }
+    }
+}
+
+/// What is written next of what is owed.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    Record,
+    /// How many were lost.
+    Lost(u64),
+}
+
+/// Counts a record among the late ones from when it is given up waiting for until it has an answer.
+struct Late {
+    count: Arc<AtomicUsize>,
+    state: Mutex<Wait>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Waited,
+    GivenUp,
+    Answered,
+}
+
+impl Late {
+    fn new(count: Arc<AtomicUsize>) -> Self {
+        Self {
+            count,
+            state: Mutex::new(Wait::Waited),
+        }
+    }
+
+    fn begin(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *state == Wait::Waited {
+            *state = Wait::GivenUp;
+            self.count.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn end(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *state, Wait::Answered) == Wait::GivenUp {
+            self.count.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
@@ -244,3 +322,6 @@ fn lock(owed: &Mutex<Owed>) -> MutexGuard<'_, Owed> {
 
 /// How many records may wait: some hundred octets each.
 const MAX_OWED: usize = 4096;
+
+/// How long a record is waited for while the log hangs.
+const WHILE_IT_HANGS: Duration = Duration::from_millis(100);

@@ -88,6 +88,7 @@ impl Control {
             clock: parts.clock,
             store: parts.store,
             store_limit: parts.patience.store,
+            store_hangs: AtomicBool::new(false),
             recorder: Recorder::new(audit, parts.patience.audit),
             ledger: RwLock::new(Ledger::default()),
             keys: Arc::new(parts.keys.configured.into_iter().collect()),

@@ -58,15 +58,26 @@ impl Inner {
                 }
                 continue;
             }
-            match self.read_store().await {
+            drop(turn);
+            // Others need not wait while it is read.
+            let read = tokio::select! {
+                read = self.read_store() => read,
+                () = self.closing.cancelled() => return,
+            };
+            match read {
                 Ok((snapshot, crls)) => {
-                    self.take_over(&mut turn, snapshot, crls);
+                    let mut turn = self.turn.lock().await;
+                    let head = tokio::time::timeout(self.store_limit, self.store.head()).await;
+                    // Otherwise something was changed or denied since, which it does not know of.
+                    let is_last = matches!(head, Ok(Ok(head)) if head == snapshot.seq);
+                    if is_last && snapshot.seq > turn.seq && turn.owed.is_empty() {
+                        self.take_over(&mut turn, snapshot, crls);
+                    }
                     self.followed.store(true, Ordering::Release);
                 }
                 Err(error) => {
                     self.followed.store(false, Ordering::Release);
                     tracing::error!(%error, "the store was changed and cannot be read; the last good state stays in force");
-                    drop(turn);
                     tokio::select! {
                         () = tokio::time::sleep(RETRY) => {}
                         () = self.closing.cancelled() => return,

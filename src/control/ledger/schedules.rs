@@ -32,6 +32,10 @@ impl Ledger {
         self.schedules.all.insert(schedule.id, schedule);
     }
 
+    pub(crate) fn schedule(&self, id: ScheduleId) -> Option<&ScheduleRecord> {
+        self.schedules.all.get(&id)
+    }
+
     pub(crate) fn remove_schedule(&mut self, id: ScheduleId) {
         self.schedules.all.remove(&id);
         self.schedules.resting.remove(&id);

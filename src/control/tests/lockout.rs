@@ -347,6 +347,20 @@ async fn what_is_forced_is_in_the_audit_log() {
         "{}",
         noted(&world)
     );
+    let world = with_admins(&[&admin], SameKey::AllowActive).await;
+    let sn = world.register(&root, "root").await;
+    let renewed = TestCa::self_signed_with(ca_params("root", 7), root.key.clone());
+    world.register(&renewed, "renewed").await;
+    world.switch_off(&host, &sn, Lockouts::Accept).await;
+    let deleted = world
+        .control
+        .remove_ca(&host, INSTANCE, "7", Lockouts::Accept);
+    deleted.await.unwrap();
+    assert!(
+        noted(&world).starts_with("forced: it would"),
+        "{}",
+        noted(&world)
+    );
 }
 
 #[tokio::test]

@@ -194,6 +194,23 @@ async fn other_changes_spare_whom_they_do_not_deny() {
 }
 
 #[tokio::test]
+async fn whom_no_pace_ends_is_left_to_none() {
+    let (world, root, sn, live) = connected(2).await;
+    // Nobody knows yet that it stands below the root.
+    let between = root.issue_ca(ca_params("between", 2));
+    let below = between.issue_ca(ca_params("below", 3));
+    world.register(&below, "below").await;
+    let device = world.enter(world.record(&below.issue("device", 9)).await);
+    named(&device);
+    let slow = Pace::Over(Duration::from_secs(36_000));
+    world.switch(&sn, Status::Inactive, slow).await;
+    assert_eq!((ended(&live), device.cut()), (0, None));
+    world.register(&between, "between").await;
+    assert!(device.cut().is_some());
+    assert_eq!(ended(&live), 0);
+}
+
+#[tokio::test]
 async fn nobody_begins_a_session_and_nobody_is_left_when_the_ca_is_deleted() {
     let (world, ca, sn, live) = connected(3).await;
     // Through the handshake, and silent since.

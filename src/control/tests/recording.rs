@@ -6,7 +6,9 @@ use std::fs;
 use super::world::{TestStore, caller, host, parts};
 use super::*;
 use crate::ca::error::Refusal;
-use crate::control::Patience;
+use crate::control::lockout::Lockouts;
+use crate::control::schedule::NewSchedule;
+use crate::control::{Back, Patience};
 
 /// A world that waits for a disk no longer than a moment.
 async fn impatient() -> World {
@@ -91,6 +93,7 @@ async fn log_that_hangs_keeps_no_denial_from_being_made() {
         matches!(allowed, Err(ControlError::Internal(_))),
         "{allowed:?}"
     );
+    assert!(!world.control.is_ready());
     drop(held);
     // The log gets all of it when it answers, in order.
     world
@@ -159,20 +162,87 @@ async fn store_that_hangs_keeps_no_denial_from_being_made() {
     let refused = world.admit(&two.issue("d", 9));
     assert!(matches!(refused, Err(Refusal::CaInactive { .. })));
     assert!(!world.control.is_ready());
-    // The disk does what it was asked for, and what it could not take is asked for again.
+    // It says that it is off, and is right: also if the disk makes the activation later.
+    let again = world.try_set(&sn, Status::Inactive).await;
+    assert!(
+        matches!(again, Err(ControlError::NotDurable(_))),
+        "{again:?}"
+    );
+    let admitted =
+        || world.admit(&one.issue("d", 9)).is_ok() || world.admit(&two.issue("d", 9)).is_ok();
     world.store.answer();
-    world.until(|it| it.control.is_ready()).await;
-    assert_eq!(
-        world.store.status(two.certificate().id()),
-        Some(Status::Inactive)
-    );
-    assert_eq!(
-        world.store.status(one.certificate().id()),
-        Some(Status::Active)
-    );
-    // Which is in force in memory, too.
-    world.until(|it| it.admit(&one.issue("d", 9)).is_ok()).await;
-    assert!(world.admit(&two.issue("d", 9)).is_err());
+    world
+        .until(|it| {
+            assert!(!admitted());
+            it.control.is_ready()
+        })
+        .await;
+    for ca in [&one, &two] {
+        assert_eq!(
+            world.store.status(ca.certificate().id()),
+            Some(Status::Inactive)
+        );
+    }
+    // Nor does whoever follows the store find it.
+    world.try_set(&other, Status::Active).await.unwrap();
+    assert!(world.admit(&one.issue("d", 9)).is_err());
+    assert!(world.admit(&two.issue("d", 9)).is_ok());
+}
+
+#[tokio::test]
+async fn what_a_hanging_store_makes_late_is_taken_back() {
+    let world = impatient().await;
+    let (one, two) = (TestCa::root("one", 1), TestCa::root("two", 2));
+    let sn = world.register(&one, "one").await;
+    world.try_set(&sn, Status::Inactive).await.unwrap();
+    let before = world.store.kept.lock().unwrap().clone();
+    let silent = |it| {
+        world
+            .store
+            .silent
+            .store(it, std::sync::atomic::Ordering::Relaxed)
+    };
+    let caller = host();
+    for late in 0..3 {
+        silent(true);
+        let pem = two.pem();
+        let unanswered = match late {
+            0 => world
+                .control
+                .delete_ca(&caller, INSTANCE, &sn)
+                .await
+                .map(drop),
+            1 => {
+                let new = NewSchedule {
+                    status: Status::Active,
+                    at_ms: crate::testing::now_secs() * 1000 + 3_600_000,
+                    back: Back::Never,
+                    lockouts: Lockouts::Refuse,
+                };
+                let plan = world.control.schedule_ca(&caller, INSTANCE, &sn, new);
+                plan.await.map(drop)
+            }
+            _ => {
+                let register = world
+                    .control
+                    .register_ca_unproved(&caller, INSTANCE, "two", &pem);
+                register.await.map(drop)
+            }
+        };
+        assert!(
+            matches!(unanswered, Err(ControlError::Unanswered(_))),
+            "{late}: {unanswered:?}"
+        );
+        world.store.answer();
+        world.until(|it| it.control.is_ready()).await;
+        let kept = world.store.kept.lock().unwrap().clone();
+        assert_eq!(
+            (kept.cas, kept.schedules),
+            (before.cas.clone(), before.schedules.clone())
+        );
+        assert!(world.admit(&one.issue("d", 9)).is_err());
+        assert!(world.admit(&two.issue("d", 9)).is_err());
+    }
 }
 
 #[tokio::test]

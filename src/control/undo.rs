@@ -1,0 +1,103 @@
+//! Taking back what the disk may do late.
+//!
+//! A commit that nobody waits for any more can still be made. One that denies is made again until
+//! it is known to be on disk. One that allows was answered as not made: so what was there before is
+//! owed to the disk, behind it.
+
+use crate::control::Inner;
+use crate::control::ledger::Ledger;
+use crate::store::{Change, CrlPolicyRecord};
+
+/// Whether [`Inner::undo`] knows what was there before. A list is kept with its CRL, which is not in
+/// memory.
+pub(crate) fn can_be_undone(changes: &[Change]) -> bool {
+    let is_of_a_list = |it: &Change| matches!(it, Change::PutCrl { .. } | Change::DeleteCrl { .. });
+    !changes.iter().any(is_of_a_list)
+}
+
+impl Inner {
+    /// What makes the rows as they are in memory: as they were before the changes.
+    pub(crate) fn undo(&self, changes: &[Change]) -> Vec<Change> {
+        let ledger = self.ledger();
+        let undone = changes.iter().flat_map(|change| undo(&ledger, change));
+        let mut undone: Vec<_> = undone.collect();
+        // A device and a plan stand under their CA.
+        undone.sort_by_key(|change| match change {
+            Change::PutCa(_) => 0,
+            Change::DeleteCa(_) => 2,
+            _ => 1,
+        });
+        undone
+    }
+}
+
+fn undo(ledger: &Ledger, change: &Change) -> Vec<Change> {
+    match change {
+        Change::PutCa(record) => vec![match ledger.ca(record.id) {
+            Some(ca) => Change::PutCa(ca.record.clone()),
+            None => Change::DeleteCa(record.id),
+        }],
+        Change::DeleteCa(id) => {
+            let ca = ledger.ca(*id).map(|ca| Change::PutCa(ca.record.clone()));
+            let devices = ledger.devices().filter(|device| device.ca == *id);
+            let devices = devices.cloned().map(Change::PutDevice);
+            let plans = ledger.schedules_of_ca(*id).into_iter();
+            let plans = plans.filter_map(|plan| ledger.schedule(plan));
+            let plans = plans.cloned().map(Change::PutSchedule);
+            ca.into_iter().chain(devices).chain(plans).collect()
+        }
+        Change::PutDevice(record) => {
+            let same = |it: &&crate::store::DeviceRecord| {
+                (&it.instance, it.issuer, &it.serial)
+                    == (&record.instance, record.issuer, &record.serial)
+            };
+            vec![match ledger.devices().find(same) {
+                Some(device) => Change::PutDevice(device.clone()),
+                None => Change::DeleteDevice {
+                    instance: record.instance.clone(),
+                    issuer: record.issuer,
+                    serial: record.serial.clone(),
+                },
+            }]
+        }
+        Change::DeleteDevice {
+            instance,
+            issuer,
+            serial,
+        } => {
+            let mut all = ledger.devices();
+            let before =
+                all.find(|it| (&it.instance, it.issuer, &it.serial) == (instance, *issuer, serial));
+            before.cloned().map(Change::PutDevice).into_iter().collect()
+        }
+        Change::PutRegisterCode(record) => vec![match ledger.code(&record.code) {
+            Some(code) => Change::PutRegisterCode(code.clone()),
+            None => Change::DeleteRegisterCode(record.code.clone()),
+        }],
+        Change::DeleteRegisterCode(code) => {
+            let before = ledger.code(code).cloned();
+            before.map(Change::PutRegisterCode).into_iter().collect()
+        }
+        Change::PutAccessKey(record) => vec![match ledger.key(&record.id) {
+            Some(key) => Change::PutAccessKey(key.clone()),
+            None => Change::DeleteAccessKey(record.id.clone()),
+        }],
+        Change::DeleteAccessKey(id) => {
+            let before = ledger.key(id).cloned();
+            before.map(Change::PutAccessKey).into_iter().collect()
+        }
+        Change::PutCrlPolicy(record) => vec![Change::PutCrlPolicy(CrlPolicyRecord {
+            policy: ledger.crl_policy(&record.instance, record.issuer),
+            ..record.clone()
+        })],
+        Change::PutSchedule(record) => vec![match ledger.schedule(record.id) {
+            Some(schedule) => Change::PutSchedule(schedule.clone()),
+            None => Change::DeleteSchedule(record.id),
+        }],
+        Change::DeleteSchedule(id) => {
+            let before = ledger.schedule(*id).cloned();
+            before.map(Change::PutSchedule).into_iter().collect()
+        }
+        Change::PutCrl { .. } | Change::DeleteCrl { .. } => Vec::new(),
+    }
+}
