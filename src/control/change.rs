@@ -279,23 +279,30 @@ impl Inner {
     }
 
     /// Commit, and not wait for ever: what is asked of the store is done in the order in which it was
-    /// asked. While it is known to hang, hardly wait: others wait for their turn.
+    /// asked. A store that is known to hang is asked nothing until it answers again: others wait for
+    /// their turn.
     pub(crate) async fn commit_in_time(
         &self,
         seq: u64,
         changes: Vec<Change>,
         waits: Waits,
     ) -> Result<u64, StoreError> {
+        if self.store_hangs.load(Ordering::Acquire) {
+            // Answered behind what was asked before: a disk that is slow is none that hangs.
+            let head = tokio::time::timeout(WHILE_IT_HANGS, self.store.head());
+            if head.await.is_err() {
+                return Err(StoreError::Silent(WHILE_IT_HANGS));
+            }
+            self.store_hangs.store(false, Ordering::Release);
+        }
         let commit = self.store.commit(seq, changes);
-        let limit = match (waits, self.store_hangs.load(Ordering::Acquire)) {
-            (Waits::ForEver, _) => return commit.await,
-            (Waits::AWhile, true) => self.store_limit.min(WHILE_IT_HANGS),
-            (Waits::AWhile, false) => self.store_limit,
-        };
-        let committed = tokio::time::timeout(limit, commit).await;
+        if waits == Waits::ForEver {
+            return commit.await;
+        }
+        let committed = tokio::time::timeout(self.store_limit, commit).await;
         self.store_hangs
             .store(committed.is_err(), Ordering::Release);
-        committed.unwrap_or(Err(StoreError::Silent(limit)))
+        committed.unwrap_or(Err(StoreError::Silent(self.store_limit)))
     }
 
     /// What was to be kept is on disk, but for what is left. Lists that are take full effect.
@@ -419,5 +426,5 @@ pub(crate) enum Waits {
     ForEver,
 }
 
-/// How long a commit is waited for while the store hangs.
+/// How long an answer is waited for while the store hangs.
 const WHILE_IT_HANGS: Duration = Duration::from_millis(100);

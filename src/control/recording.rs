@@ -324,4 +324,4 @@ fn lock(owed: &Mutex<Owed>) -> MutexGuard<'_, Owed> {
 const MAX_OWED: usize = 4096;
 
 /// How long a record is waited for while the log hangs.
-const WHILE_IT_HANGS: Duration = Duration::from_millis(100);
+const WHILE_IT_HANGS: Duration = Duration::from_millis(500);

@@ -6,9 +6,11 @@ use std::fs;
 use super::world::{TestStore, caller, host, parts};
 use super::*;
 use crate::ca::error::Refusal;
+use crate::control::crl::NewCrl;
 use crate::control::lockout::Lockouts;
 use crate::control::schedule::NewSchedule;
 use crate::control::{Back, Patience};
+use crate::testing::crl::TestCrl;
 
 /// A world that waits for a disk no longer than a moment.
 async fn impatient() -> World {
@@ -243,6 +245,53 @@ async fn what_a_hanging_store_makes_late_is_taken_back() {
         assert!(world.admit(&one.issue("d", 9)).is_err());
         assert!(world.admit(&two.issue("d", 9)).is_err());
     }
+}
+
+#[tokio::test]
+async fn list_is_not_deleted_while_the_store_is_known_to_hang() {
+    let world = impatient().await;
+    let (ca, other) = (TestCa::root("ca", 1), TestCa::root("other", 2));
+    let (_, sn) = (
+        world.register(&ca, "ca").await,
+        world.register(&other, "other").await,
+    );
+    let new = NewCrl {
+        content: TestCrl::revoking(1, &[9]).der(&ca).into(),
+        ..NewCrl::default()
+    };
+    let list = world
+        .control
+        .import_crl(&host(), INSTANCE, new)
+        .await
+        .unwrap();
+    world
+        .store
+        .silent
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let denied = world.try_set(&sn, Status::Inactive).await;
+    assert!(
+        matches!(denied, Err(ControlError::NotDurable(_))),
+        "{denied:?}"
+    );
+    let (host, id) = (host(), list.crl.id.to_string());
+    let deleted = world.control.delete_crl(&host, INSTANCE, &id).await;
+    assert!(
+        matches!(deleted, Err(ControlError::Unanswered(_))),
+        "{deleted:?}"
+    );
+    world.store.answer();
+    world.until(|it| it.control.is_ready()).await;
+    let refused = world.admit(&ca.issue("d", 9));
+    assert!(
+        matches!(refused, Err(Refusal::Revoked { .. })),
+        "{refused:?}"
+    );
+    world
+        .control
+        .delete_crl(&host, INSTANCE, &id)
+        .await
+        .unwrap();
+    assert!(world.admit(&ca.issue("d", 9)).is_ok());
 }
 
 #[tokio::test]

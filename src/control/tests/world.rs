@@ -137,7 +137,12 @@ impl Store for TestStore {
     }
 
     fn head(&self) -> StoreFuture<'_, u64> {
-        Box::pin(async { Ok(self.kept.lock().unwrap().seq) })
+        Box::pin(async {
+            match self.silent.load(Ordering::Relaxed) {
+                true => std::future::pending().await,
+                false => Ok(self.kept.lock().unwrap().seq),
+            }
+        })
     }
 
     fn crl(&self, digest: CrlDigest) -> StoreFuture<'_, CrlDer> {
