@@ -5,6 +5,7 @@ mod plan;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -136,7 +137,9 @@ impl Control {
             if let (Plan::Import, _) = inner.or_not_taken(&record, &from, plan()).await? {
                 // Other changes need not wait for the disk to take all of it.
                 let prepare = inner.store.prepare_crl(crl.digest(), der.clone());
-                let prepared = tokio::time::timeout(inner.store_limit, prepare).await;
+                // A large one takes its time on a disk that is well.
+                let size = Duration::from_secs(der.0.len() as u64 >> 20);
+                let prepared = tokio::time::timeout(inner.store_limit + size, prepare).await;
                 // What it revokes is denied in memory first; the commit tries again.
                 match prepared {
                     Ok(Ok(())) => {}
