@@ -89,6 +89,28 @@ pub struct Event {
     pub detail: Option<String>,
 }
 
+impl Event {
+    /// What the broker records of itself: done, asked for by nobody.
+    pub(crate) fn of_itself(action: &str, subject: String, detail: String) -> Self {
+        Self {
+            phase: Phase::Done,
+            origin: Origin {
+                principal: "system".to_owned(),
+                door: "system".to_owned(),
+                address: None,
+                request_id: String::new(),
+            },
+            action: action.to_owned(),
+            instance: None,
+            subject,
+            before: None,
+            after: None,
+            code: None,
+            detail: Some(detail),
+        }
+    }
+}
+
 /// A record as it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {

@@ -27,6 +27,7 @@ mod recording;
 mod register_code;
 pub mod schedule;
 pub mod seal;
+mod seconds;
 pub mod sessions;
 pub mod start;
 mod switch;

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{Event, Origin, Phase};
+use super::Event;
 use crate::store::files;
 
 /// When a file is full, and how many full ones are kept.
@@ -130,13 +130,13 @@ pub(super) fn remove(full: &[Full]) {
 /// What is recorded first in a new file.
 pub(super) fn renewed(last: u64) -> Event {
     let detail = format!("the records up to {last} are in the file before this one");
-    system("RotateAuditLog", String::new(), detail)
+    Event::of_itself("RotateAuditLog", String::new(), detail)
 }
 
 /// What is recorded before files are removed.
 pub(super) fn forgotten(last: u64) -> Event {
     let detail = "their files are removed: more are full than are to be kept".to_owned();
-    system(FORGET, format!("records:1-{last}"), detail)
+    Event::of_itself(FORGET, format!("records:1-{last}"), detail)
 }
 
 /// Up to which record older ones were removed, if this says so.
@@ -144,26 +144,6 @@ pub(super) fn forgets(event: &Event) -> Option<u64> {
     let says_so = event.action == FORGET && event.origin.door == "system";
     let numbers = event.subject.strip_prefix("records:1-");
     numbers.filter(|_| says_so)?.parse().ok()
-}
-
-/// What the log records of itself.
-pub(super) fn system(action: &str, subject: String, detail: String) -> Event {
-    Event {
-        phase: Phase::Done,
-        origin: Origin {
-            principal: "system".to_owned(),
-            door: "system".to_owned(),
-            address: None,
-            request_id: String::new(),
-        },
-        action: action.to_owned(),
-        instance: None,
-        subject,
-        before: None,
-        after: None,
-        code: None,
-        detail: Some(detail),
-    }
 }
 
 /// How long the numbers in names are at least: names sort like numbers for the first trillion.

@@ -311,7 +311,7 @@ fn before(path: &Path) -> Result<Chain, AuditError> {
 /// What is recorded after a torn line was removed.
 fn cut_off(octets: u64) -> Event {
     let detail = format!("the last line was incomplete, {octets} octets; it was cut off at start");
-    rotation::system("RepairAuditLog", String::new(), detail)
+    Event::of_itself("RepairAuditLog", String::new(), detail)
 }
 
 /// The error once more, for the next caller it concerns.

@@ -363,7 +363,7 @@ impl Inner {
                 // Worked out if it is needed only: with many CAs it takes a while.
                 let paced =
                     LazyCell::new(|| registry.verdicts_if_active(&self.paces.of(&instance.id)));
-                let covered = self.paces.covered(&instance.id);
+                let covered = LazyCell::new(|| self.paces.covered(&instance.id));
                 let is_left = |admitted: &Admitted| {
                     let mut path = admitted.path().iter();
                     path.any(|key| covered.contains(key))
@@ -389,25 +389,16 @@ impl Inner {
 
     /// Try again and again to record what is owed, until the process ends.
     pub(crate) async fn record_what_is_owed(self: Arc<Self>) {
-        let mut every = tokio::time::interval(Duration::from_secs(1));
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = every.tick() => self.recorder.pay(self.now_ms()).await,
-                () = self.closing.cancelled() => return self.recorder.pay(self.now_ms()).await,
-            }
+        let mut seconds = self.seconds();
+        while seconds.next().await {
+            self.recorder.pay(self.now_ms()).await;
         }
     }
 
     /// Try again and again to make durable what is owed, until it is or the process ends.
     pub(crate) async fn pay_what_is_owed(self: Arc<Self>) {
-        let mut every = tokio::time::interval(Duration::from_secs(1));
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = every.tick() => {}
-                () = self.closing.cancelled() => return,
-            }
+        let mut seconds = self.seconds();
+        while seconds.next().await {
             if self.durable.load(Ordering::Acquire) {
                 continue;
             }

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::audit::{Event, Origin, Phase};
+use crate::audit::{Event, Origin};
 use crate::ca::crl::CrlPolicy;
 use crate::ca::id::{AccountId, InstanceId};
 use crate::ca::lifecycle::Status;
@@ -273,22 +273,12 @@ impl Inner {
         before: Option<Status>,
         after: Option<Status>,
     ) {
-        let event = Event {
-            phase: Phase::Done,
-            origin: Origin {
-                principal: "system".to_owned(),
-                door: "store".to_owned(),
-                address: None,
-                request_id: String::new(),
-            },
-            action: FOUND.to_owned(),
-            instance: at.map(|at| at.id.to_string()),
-            subject,
-            before: before.map(|it| word(it).to_owned()),
-            after: after.map(|it| word(it).to_owned()),
-            code: None,
-            detail: Some("another hand changed it in the database".to_owned()),
-        };
+        let detail = "another hand changed it in the database".to_owned();
+        let mut event = Event::of_itself(FOUND, subject, detail);
+        "store".clone_into(&mut event.origin.door);
+        event.instance = at.map(|at| at.id.to_string());
+        event.before = before.map(|it| word(it).to_owned());
+        event.after = after.map(|it| word(it).to_owned());
         self.recorder.owe(self.now_ms(), event);
     }
 

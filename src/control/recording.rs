@@ -11,10 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio_util::task::TaskTracker;
-
 use self::refusals::Refusals;
-use crate::audit::{AuditError, AuditLog, Event, Origin, Phase};
+use crate::audit::{AuditError, AuditLog, Event, Phase};
 use crate::control::{Answer, ControlError, Inner, Outcome, Record, origin};
 
 /// The audit log as the parts of `control` use it.
@@ -26,7 +24,6 @@ pub(crate) struct Recorder {
     limit: Duration,
     /// Records that were given up waiting for and have no answer yet.
     late: Arc<AtomicUsize>,
-    writing: TaskTracker,
 }
 
 /// Records that must be written and are not yet.
@@ -67,7 +64,6 @@ impl Recorder {
             refusals: Refusals::new(),
             limit,
             late: Arc::default(),
-            writing: TaskTracker::new(),
         }
     }
 
@@ -96,10 +92,8 @@ impl Recorder {
 
     async fn write(&self, at_ms: i64, event: Event, fails: IfItFails) -> Result<(), Unrecorded> {
         let (log, owed) = (Arc::clone(&self.log), Arc::clone(&self.owed));
-        let is_late = Arc::new(Late::new(Arc::clone(&self.late)));
-        let lateness = Arc::clone(&is_late);
         // In a task of its own, so that what is late is known to have failed when it has.
-        let writing = self.writing.spawn(async move {
+        let mut writing = tokio::spawn(async move {
             let kept = (fails == IfItFails::Owe).then(|| event.clone());
             let written = log.record(at_ms, event).await;
             if let (Err(_), Some(event)) = (&written, kept) {
@@ -107,7 +101,6 @@ impl Recorder {
                 owed.push(at_ms, event);
                 owed.failing = true;
             }
-            lateness.end();
             written
         });
         // While one has no answer, the next would have none: others wait for their turn.
@@ -115,11 +108,17 @@ impl Recorder {
             0 => self.limit,
             _ => self.limit.min(WHILE_IT_HANGS),
         };
-        match tokio::time::timeout(limit, writing).await {
+        match tokio::time::timeout(limit, &mut writing).await {
             Ok(Ok(written)) => Ok(written?),
             Ok(Err(_)) => Err(Unrecorded::Panicked),
             Err(_) => {
-                is_late.begin();
+                self.late.fetch_add(1, Ordering::AcqRel);
+                let late = Arc::clone(&self.late);
+                tokio::spawn(async move {
+                    // Whatever the answer is.
+                    let _ = writing.await;
+                    late.fetch_sub(1, Ordering::AcqRel);
+                });
                 Err(Unrecorded::Late(limit))
             }
         }
@@ -192,7 +191,7 @@ impl Owed {
         let lost = self.lost;
         (lost > 0).then(|| {
             let what = format!("{lost} records could not be kept until they could be written");
-            let event = of_the_log("LoseAuditRecords", what);
+            let event = Event::of_itself("LoseAuditRecords", String::new(), what);
             (Next::Lost(lost), now_ms, event)
         })
     }
@@ -217,63 +216,6 @@ enum Next {
     Record,
     /// How many were lost.
     Lost(u64),
-}
-
-/// Counts a record among the late ones from when it is given up waiting for until it has an answer.
-struct Late {
-    count: Arc<AtomicUsize>,
-    state: Mutex<Wait>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    Waited,
-    GivenUp,
-    Answered,
-}
-
-impl Late {
-    fn new(count: Arc<AtomicUsize>) -> Self {
-        Self {
-            count,
-            state: Mutex::new(Wait::Waited),
-        }
-    }
-
-    fn begin(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if *state == Wait::Waited {
-            *state = Wait::GivenUp;
-            self.count.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-
-    fn end(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::replace(&mut *state, Wait::Answered) == Wait::GivenUp {
-            self.count.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-}
-
-/// What is recorded of the recording.
-fn of_the_log(action: &str, detail: String) -> Event {
-    Event {
-        phase: Phase::Done,
-        origin: Origin {
-            principal: "system".to_owned(),
-            door: "system".to_owned(),
-            address: None,
-            request_id: String::new(),
-        },
-        action: action.to_owned(),
-        instance: None,
-        subject: String::new(),
-        before: None,
-        after: None,
-        code: None,
-        detail: Some(detail),
-    }
 }
 
 impl Inner {

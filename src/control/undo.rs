@@ -4,9 +4,10 @@
 //! it is known to be on disk. One that allows was answered as not made: so what was there before is
 //! owed to the disk, behind it.
 
+use crate::ca::id::{CaKeyId, CertSerial, InstanceId};
 use crate::control::Inner;
 use crate::control::ledger::Ledger;
-use crate::store::{Change, CrlPolicyRecord};
+use crate::store::{Change, CrlPolicyRecord, DeviceRecord};
 
 /// Whether [`Inner::undo`] knows what was there before. A list is kept with its CRL, which is not in
 /// memory.
@@ -46,29 +47,26 @@ fn undo(ledger: &Ledger, change: &Change) -> Vec<Change> {
             let plans = plans.cloned().map(Change::PutSchedule);
             ca.into_iter().chain(devices).chain(plans).collect()
         }
-        Change::PutDevice(record) => {
-            let same = |it: &&crate::store::DeviceRecord| {
-                (&it.instance, it.issuer, &it.serial)
-                    == (&record.instance, record.issuer, &record.serial)
-            };
-            vec![match ledger.devices().find(same) {
-                Some(device) => Change::PutDevice(device.clone()),
-                None => Change::DeleteDevice {
-                    instance: record.instance.clone(),
-                    issuer: record.issuer,
-                    serial: record.serial.clone(),
-                },
-            }]
-        }
+        Change::PutDevice(DeviceRecord {
+            instance,
+            issuer,
+            serial,
+            ..
+        }) => vec![match device(ledger, instance, *issuer, serial) {
+            Some(device) => Change::PutDevice(device.clone()),
+            None => Change::DeleteDevice {
+                instance: instance.clone(),
+                issuer: *issuer,
+                serial: serial.clone(),
+            },
+        }],
         Change::DeleteDevice {
             instance,
             issuer,
             serial,
         } => {
-            let mut all = ledger.devices();
-            let before =
-                all.find(|it| (&it.instance, it.issuer, &it.serial) == (instance, *issuer, serial));
-            before.cloned().map(Change::PutDevice).into_iter().collect()
+            let before = device(ledger, instance, *issuer, serial).cloned();
+            before.map(Change::PutDevice).into_iter().collect()
         }
         Change::PutRegisterCode(record) => vec![match ledger.code(&record.code) {
             Some(code) => Change::PutRegisterCode(code.clone()),
@@ -100,4 +98,15 @@ fn undo(ledger: &Ledger, change: &Change) -> Vec<Change> {
         }
         Change::PutCrl { .. } | Change::DeleteCrl { .. } => Vec::new(),
     }
+}
+
+/// The record of a device, under whichever CA it is.
+fn device<'a>(
+    ledger: &'a Ledger,
+    instance: &InstanceId,
+    issuer: CaKeyId,
+    serial: &CertSerial,
+) -> Option<&'a DeviceRecord> {
+    let mut all = ledger.devices_of(instance);
+    all.find(|device| (device.issuer, &device.serial) == (issuer, serial))
 }

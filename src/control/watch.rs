@@ -90,14 +90,9 @@ impl Inner {
     /// End the connections over a certificate that expires while they live. The wall clock is
     /// asked every second, since it may be set; that is told, too.
     pub(crate) async fn follow_the_clock(self: Arc<Self>) {
-        let mut every = tokio::time::interval(Duration::from_secs(1));
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut seconds = self.seconds();
         let mut clocks = Clocks::new(self.now_ms(), Instant::now());
-        loop {
-            tokio::select! {
-                _ = every.tick() => {}
-                () = self.closing.cancelled() => return,
-            }
+        while seconds.next().await {
             if let Some(jump_ms) = clocks.jump(self.now_ms(), Instant::now()) {
                 tell_of_jump(jump_ms);
             }

@@ -13,8 +13,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 
-use super::of_the_log;
-use crate::audit::{Event, Origin, Phase};
+use crate::audit::{Event, Phase};
 
 /// Which refused attempts have a record of their own.
 pub(super) struct Refusals<C: Clock = MonotonicClock> {
@@ -65,14 +64,10 @@ impl<C: Clock + Clone> Refusals<C> {
                 return true;
             }
             let what = format!("{count} more attempts of this caller were refused, and have no records of their own");
-            summaries.push(Event {
-                phase: Phase::Refused,
-                origin: Origin {
-                    principal: caller.clone(),
-                    ..of_the_log("", String::new()).origin
-                },
-                ..of_the_log("RefusedAttempts", what)
-            });
+            let mut summary = Event::of_itself("RefusedAttempts", String::new(), what);
+            summary.phase = Phase::Refused;
+            summary.origin.principal.clone_from(caller);
+            summaries.push(summary);
             false
         });
         if others.is_empty() {
@@ -98,7 +93,7 @@ mod tests {
     use super::*;
 
     fn refused(caller: &str) -> Event {
-        let mut event = of_the_log("InactivateCaCertificate", String::new());
+        let mut event = Event::of_itself("InactivateCaCertificate", String::new(), String::new());
         event.origin.principal = caller.to_owned();
         event
     }

@@ -1,7 +1,6 @@
 //! Making what is due.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -18,13 +17,8 @@ use crate::store::{CaRecord, Change, ScheduleRecord};
 impl Inner {
     /// Do what is due, and go on doing so.
     pub(crate) async fn follow_schedules(self: Arc<Self>) {
-        let mut every = tokio::time::interval(Duration::from_secs(1));
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = every.tick() => {}
-                () = self.closing.cancelled() => return,
-            }
+        let mut seconds = self.seconds();
+        while seconds.next().await {
             self.do_what_is_due().await;
         }
     }
