@@ -127,20 +127,21 @@ impl Entry {
         self.cut.load(Ordering::Acquire) == 0
     }
 
-    /// `true` if it was not told before.
+    /// From here on nothing that it sends is looked at. `true` if it was not told before; it is to be
+    /// [woken](Self::wake) then.
     fn tell(&self, why: Refusal) -> bool {
         let cut = Cut::of(&why);
         // First, so that it is there when the cut is seen. Of two at a time either is true.
         let _ = self.why.set(why);
-        let told = self
-            .cut
+        self.cut
             .compare_exchange(0, encode(cut), Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
-        if told {
-            self.told.notify_waiters();
-            self.told.notify_one();
-        }
-        told
+            .is_ok()
+    }
+
+    /// Have its connection look, if it waits for something.
+    fn wake(&self) {
+        self.told.notify_waiters();
+        self.told.notify_one();
     }
 }
 
@@ -250,13 +251,9 @@ impl LivePeers {
         let valid = ends.split_off(&(now, 0));
         let expired = std::mem::replace(&mut *ends, valid);
         drop(ends);
-        expired
-            .into_values()
-            .filter(|entry| {
-                let member = entry.peer.admitted().ends_first().clone();
-                entry.tell(Refusal::OutsideValidity(member))
-            })
-            .count()
+        cut_all(expired.into_values(), |admitted| {
+            Some(Refusal::OutsideValidity(admitted.ends_first().clone()))
+        })
     }
 
     fn ends(&self) -> MutexGuard<'_, BTreeMap<(i64, u64), Arc<Entry>>> {
@@ -375,8 +372,31 @@ fn cut_all(
     let told = entries.filter(|entry| {
         objection(entry.peer.admitted()).is_some_and(|refusal| entry.tell(refusal))
     });
-    told.count()
+    let told: Vec<_> = told.collect();
+    let count = told.len();
+    wake_all(told);
+    count
 }
+
+/// Wake them; many of them some at a time, so that whoever cuts is answered, and others connect,
+/// before thousands have closed their connections. None of them is served meanwhile.
+fn wake_all(told: Vec<Arc<Entry>>) {
+    let wake = |some: &[Arc<Entry>]| some.iter().for_each(|entry| entry.wake());
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) if told.len() > WAKEN_AT_ONCE => {
+            runtime.spawn(async move {
+                for some in told.chunks(WAKEN_AT_ONCE) {
+                    wake(some);
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        Ok(_) | Err(_) => wake(&told),
+    }
+}
+
+/// A turn of theirs takes some milliseconds.
+const WAKEN_AT_ONCE: usize = 16;
 
 fn encode(cut: Cut) -> u8 {
     match cut {
