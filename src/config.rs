@@ -33,7 +33,7 @@ use crate::mqtt::listener::Proxies;
 use crate::mqtt::websocket::upgrade::Door;
 use crate::telemetry::LogSettings;
 use crate::tls::gates::GateName;
-use crate::tls::server_config::TlsVersions;
+use crate::tls::server_config::{CipherOrder, TlsVersions};
 
 pub use crate::secret::{self, Secret};
 pub use addresses::{Listener, Wire};
@@ -140,6 +140,8 @@ pub enum Persistence {
 pub struct Tls {
     /// The versions that are spoken.
     pub versions: TlsVersions,
+    /// How the cipher suite of a connection is chosen.
+    pub cipher_order: CipherOrder,
     /// How long a client may take for the handshake.
     pub handshake_timeout: Duration,
 }

@@ -48,6 +48,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::{AuditLog, Event, Origin};
 use crate::ca::certificate::CaCertificate;
 use crate::ca::id::{AccountId, InstanceId};
+use crate::ca::path::signatures::REMEMBERED;
 use crate::ca::registry::Registry;
 use crate::ca::topology::SameKey;
 use crate::store::Store;
@@ -117,6 +118,9 @@ pub struct ControlSettings {
     pub max_crl_entries: usize,
     /// Octets of one of them. Default: 128 MiB.
     pub max_crl_octets: usize,
+    /// Signatures on certificates that are known to hold, of each instance, which are not verified
+    /// again; 0 verifies all each time. Default: 100,000.
+    pub max_remembered_signatures: usize,
 }
 
 impl Default for ControlSettings {
@@ -130,6 +134,7 @@ impl Default for ControlSettings {
             max_crls: 1_000,
             max_crl_entries: 10_000_000,
             max_crl_octets: 128 << 20,
+            max_remembered_signatures: REMEMBERED,
         }
     }
 }

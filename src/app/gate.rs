@@ -92,12 +92,10 @@ pub(super) fn acceptor(
             source,
         }
     })?;
-    Ok(GateAcceptor::new(
-        Arc::new(config),
-        registry,
-        peers,
-        tls.handshake_timeout,
-    ))
+    // The generator's first use takes a tenth of a second, which the first client would wait for.
+    let _ = aws_lc_rs::rand::fill(&mut [0; 32]);
+    let acceptor = GateAcceptor::new(Arc::new(config), registry, peers, tls.handshake_timeout);
+    Ok(acceptor.with_cipher_order(tls.cipher_order))
 }
 
 /// Clients that ask for a name which the certificate does not have will not trust the server.

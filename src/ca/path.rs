@@ -6,11 +6,14 @@
 //! The rules look at the path that was verified, never at the certificates as sent.
 
 mod candidates;
+pub(crate) mod signatures;
 mod webpki_error;
 
 use std::cell::RefCell;
 
-use rustls_pki_types::{CertificateDer, Der, TrustAnchor, UnixTime};
+use rustls_pki_types::{
+    CertificateDer, Der, SignatureVerificationAlgorithm, TrustAnchor, UnixTime,
+};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
 
@@ -209,15 +212,23 @@ impl Registry {
             outcome: RefCell::new(None),
             trace,
         };
-        let verified = leaf.verify_for_usage(
-            self.algorithms(),
-            &anchors,
-            intermediates,
-            now,
-            KeyUsage::client_auth(),
-            None,
-            Some(&|path| judgement.judge(path)),
-        );
+        let judge = |path: &VerifiedPath<'_>| judgement.judge(path);
+        let verify = |algorithms: &[&dyn SignatureVerificationAlgorithm]| {
+            leaf.verify_for_usage(
+                algorithms,
+                &anchors,
+                intermediates,
+                now,
+                KeyUsage::client_auth(),
+                None,
+                Some(&judge),
+            )
+        };
+        let verified = match trace {
+            None => self.signatures().remembering(verify),
+            // An explanation leaves nothing behind.
+            Some(_) => verify(self.algorithms()),
+        };
         if let (Some(trace), Err(error)) = (trace, &verified) {
             trace.unverified(error);
         }

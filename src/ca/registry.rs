@@ -17,6 +17,7 @@ use crate::ca::error::{OffReason, Refusal};
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
 use crate::ca::path::Admitted;
+use crate::ca::path::signatures::{REMEMBERED, Signatures};
 use crate::ca::topology::{Recomputed, SameKey, Topology, Verdict};
 #[cfg(test)]
 use crate::testing::schedule;
@@ -80,7 +81,7 @@ struct Device {
 /// The registered CAs and known devices of one instance.
 #[derive(Debug)]
 pub struct Registry {
-    algorithms: Algorithms,
+    signatures: Signatures,
     by_subject: DashMap<Box<[u8]>, Vec<CaEntry>>,
     by_id: DashMap<CaId, CaEntry>,
     verdicts: DashMap<CaKeyId, Verdict>,
@@ -106,7 +107,7 @@ impl Registry {
     /// `algorithms` are the signatures that certificates may carry.
     pub fn new(same_key: SameKey, algorithms: Algorithms) -> Self {
         Self {
-            algorithms,
+            signatures: Signatures::new(algorithms, REMEMBERED),
             by_subject: DashMap::new(),
             by_id: DashMap::new(),
             verdicts: DashMap::new(),
@@ -118,6 +119,18 @@ impl Registry {
             admins: DashMap::new(),
             topology: Mutex::new(Topology::new(same_key, algorithms)),
             steps: RwLock::new(()),
+        }
+    }
+
+    /// Remember so many signatures on certificates that have held, 100,000 if nothing is said, so
+    /// that they are not verified again when a device comes back; each takes some 60 octets. With 0
+    /// all are verified each time. Nothing else is remembered of a path.
+    #[must_use]
+    pub fn remembering(self, signatures: usize) -> Self {
+        let algorithms = self.algorithms();
+        Self {
+            signatures: Signatures::new(algorithms, signatures),
+            ..self
         }
     }
 
@@ -350,7 +363,11 @@ impl Registry {
     }
 
     pub(crate) fn algorithms(&self) -> Algorithms {
-        self.algorithms
+        self.signatures.algorithms()
+    }
+
+    pub(crate) fn signatures(&self) -> &Signatures {
+        &self.signatures
     }
 
     /// The registered certificates with this subject.

@@ -5,6 +5,7 @@ mod names;
 mod orders;
 mod outlook;
 mod purposes;
+mod remembered;
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use crate::control::{ControlSettings, OnInactivate};
 use crate::mqtt::settings::Settings;
 use crate::mqtt::sys::SysSettings;
 use crate::telemetry::{self, LogFormat, LogSettings};
-use crate::tls::server_config::TlsVersions;
+use crate::tls::server_config::{CipherOrder, TlsVersions};
 
 /// Convert the file. In the development mode (`certs_dir` is given) the certificates and keys
 /// are made later, and are not looked at.
@@ -280,6 +280,12 @@ fn registry(faults: &mut Faults, written: &file::Registry) -> Option<ControlSett
     let keys = count("max_access_keys", written.max_access_keys, 100_000);
     let crls = count("max_crls", written.max_crls, 100_000);
     let entries = count("max_crl_entries", written.max_crl_entries, 1_000_000_000);
+    let signatures = faults.number(
+        "registry.max_remembered_signatures",
+        written.max_remembered_signatures,
+        0,
+        100_000_000,
+    );
     let octets = written.max_crl_bytes;
     let octets = faults.number("registry.max_crl_bytes", octets, 1 << 10, 1 << 30);
     Some(ControlSettings {
@@ -291,6 +297,7 @@ fn registry(faults: &mut Faults, written: &file::Registry) -> Option<ControlSett
         max_crls: crls?,
         max_crl_entries: entries?,
         max_crl_octets: octets?,
+        max_remembered_signatures: signatures?,
     })
 }
 
@@ -300,6 +307,14 @@ fn tls(faults: &mut Faults, written: &file::Tls) -> Option<Tls> {
         &written.min_version,
         &[("1.2", TlsVersions::From12), ("1.3", TlsVersions::Only13)],
     );
+    let cipher_order = faults.word(
+        "tls.cipher_order",
+        &written.cipher_order,
+        &[
+            ("cheapest", CipherOrder::Cheapest),
+            ("client", CipherOrder::Client),
+        ],
+    );
     let timeout = faults.seconds(
         "tls.handshake_timeout_seconds",
         written.handshake_timeout_seconds,
@@ -308,6 +323,7 @@ fn tls(faults: &mut Faults, written: &file::Tls) -> Option<Tls> {
     );
     Some(Tls {
         versions: versions?,
+        cipher_order: cipher_order?,
         handshake_timeout: timeout?,
     })
 }

@@ -105,6 +105,7 @@ pub struct Registry {
     pub max_crls: usize,
     pub max_crl_entries: usize,
     pub max_crl_bytes: usize,
+    pub max_remembered_signatures: usize,
     pub crl_poll_seconds: u64,
 }
 
@@ -114,6 +115,7 @@ pub struct Registry {
 #[allow(missing_docs)]
 pub struct Tls {
     pub min_version: String,
+    pub cipher_order: String,
     pub handshake_timeout_seconds: u64,
     pub max_concurrent_handshakes: usize,
     pub max_handshakes_per_address: usize,
@@ -311,6 +313,7 @@ impl Default for Tls {
     fn default() -> Self {
         Self {
             min_version: "1.2".to_owned(),
+            cipher_order: "cheapest".to_owned(),
             handshake_timeout_seconds: 10,
             max_concurrent_handshakes: Limits::default().max_handshakes,
             max_handshakes_per_address: PerAddress::default().handshakes.unwrap_or(0),
@@ -330,6 +333,7 @@ impl Default for Registry {
             max_crls: settings.max_crls,
             max_crl_entries: settings.max_crl_entries,
             max_crl_bytes: settings.max_crl_octets,
+            max_remembered_signatures: settings.max_remembered_signatures,
             crl_poll_seconds: 10,
         }
     }

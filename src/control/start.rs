@@ -74,10 +74,11 @@ impl Control {
     /// If anything that is kept cannot be read: nobody can say then who is to be refused.
     pub async fn open(parts: ControlParts) -> Result<Self, OpenError> {
         let snapshot = parts.store.snapshot().await?;
+        let remembered = parts.settings.max_remembered_signatures;
         let instances = parts
             .instances
             .into_iter()
-            .map(build_instance)
+            .map(|settings| build_instance(settings, remembered))
             .collect::<Result<HashMap<_, _>, OpenError>>()?;
         let (audit, open_intents) = parts.audit;
         let (seen, to_record) = mpsc::channel(8 * 1024);
@@ -267,8 +268,11 @@ pub(crate) fn read(record: CaRecord) -> Result<Ca, OpenError> {
     })
 }
 
-fn build_instance(settings: InstanceSettings) -> Result<(InstanceId, Instance), OpenError> {
-    let registry = Registry::new(settings.same_key, algorithms());
+fn build_instance(
+    settings: InstanceSettings,
+    remembered: usize,
+) -> Result<(InstanceId, Instance), OpenError> {
+    let registry = Registry::new(settings.same_key, algorithms()).remembering(remembered);
     for ca in settings.admin_cas {
         let id = ca.id();
         registry

@@ -13,10 +13,11 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls::ServerConfig;
+use rustls::server::ClientHello;
+use rustls::{ServerConfig, SupportedCipherSuite};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use crate::ca::error::Refusal;
@@ -25,9 +26,10 @@ use crate::ca::registry::Registry;
 #[cfg(test)]
 use crate::testing::schedule;
 use crate::tls::gates::NoGate;
-use crate::tls::hello::{ALERT_LIMIT, Hello};
+use crate::tls::hello::{self, ALERT_LIMIT, Hello};
 use crate::tls::live::{LivePeer, LivePeers, PeerSlot};
 use crate::tls::report::report;
+use crate::tls::server_config::{CipherOrder, is_aes};
 use crate::tls::verifier::{REFUSED, SLOT};
 
 /// A finished handshake.
@@ -71,7 +73,9 @@ impl AcceptError {
 /// Accepts TLS connections of peers whose CA is active. Cheap to clone.
 #[derive(Clone)]
 pub struct GateAcceptor {
-    tls: TlsAcceptor,
+    config: Arc<ServerConfig>,
+    /// The same with our order of cipher suites.
+    own_order: Arc<ServerConfig>,
     registry: Arc<Registry>,
     peers: Arc<LivePeers>,
     limit: Duration,
@@ -87,12 +91,38 @@ impl GateAcceptor {
         peers: Arc<LivePeers>,
         limit: Duration,
     ) -> Self {
+        let mut own_order = ServerConfig::clone(&config);
+        own_order.ignore_client_order = true;
         Self {
-            tls: TlsAcceptor::from(config),
+            own_order: Arc::new(own_order),
+            config,
             registry,
             peers,
             limit,
         }
+    }
+
+    /// Choose the cipher suite by this order.
+    #[must_use]
+    pub fn with_cipher_order(self, order: CipherOrder) -> Self {
+        match order {
+            CipherOrder::Client => Self {
+                own_order: Arc::clone(&self.config),
+                ..self
+            },
+            CipherOrder::Cheapest => self,
+        }
+    }
+
+    /// The configuration for this client.
+    fn config_for(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+        let ours = self.config.crypto_provider().cipher_suites.iter();
+        let ours: Vec<_> = ours.map(SupportedCipherSuite::suite).collect();
+        let mut wanted = hello.cipher_suites().iter();
+        Arc::clone(match wanted.find(|suite| ours.contains(suite)) {
+            Some(first) if !is_aes(*first) => &self.config,
+            _ => &self.own_order,
+        })
     }
 
     /// How long a handshake may take.
@@ -108,7 +138,10 @@ impl GateAcceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let accepting = Box::pin(self.tls.accept(io));
+        let accepting = Box::pin(async move {
+            let start = hello::read(io).await?;
+            self.rest(*start).await
+        });
         self.within_limit(accepting, remote, None, Instant::now())
             .await
     }
@@ -121,26 +154,32 @@ impl GateAcceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let config = Arc::clone(self.tls.config());
         // The answer to the ClientHello is made in the first step, not here.
-        let accepting = Box::pin(async move {
-            let mut bad = None;
-            let rest = hello.start.into_stream_with(config, |connection| {
-                // What came in one go with the ClientHello is looked at in one go.
-                bad = connection.process_new_packets().err();
-            });
-            match bad {
-                None => rest.await,
-                Some(error) => {
-                    // It sends the alert, and cannot come to another end.
-                    let _ = tokio::time::timeout(ALERT_LIMIT, rest).await;
-                    Err(io::Error::new(io::ErrorKind::InvalidData, error))
-                }
-            }
-        });
+        let accepting = Box::pin(self.rest(*hello.start));
         let name = hello.server_name.as_deref();
         self.within_limit(accepting, hello.remote, name, hello.began)
             .await
+    }
+
+    /// What comes after the ClientHello.
+    async fn rest<IO>(&self, start: StartHandshake<IO>) -> io::Result<TlsStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = self.config_for(&start.client_hello());
+        let mut bad = None;
+        let rest = start.into_stream_with(config, |connection| {
+            // What came in one go with the ClientHello is looked at in one go.
+            bad = connection.process_new_packets().err();
+        });
+        match bad {
+            None => rest.await,
+            Some(error) => {
+                // It sends the alert, and cannot come to another end.
+                let _ = tokio::time::timeout(ALERT_LIMIT, rest).await;
+                Err(io::Error::new(io::ErrorKind::InvalidData, error))
+            }
+        }
     }
 
     /// `accepting` is on the heap, so that it is not kept in the task of the connection for as long

@@ -53,7 +53,8 @@ where
         let began = Instant::now();
         let start = tokio::time::timeout(limit, Box::pin(read(io)))
             .await
-            .unwrap_or(Err(AcceptError::Timeout));
+            .map_err(|_| AcceptError::Timeout)
+            .and_then(|start| start.map_err(AcceptError::Failed));
         match start {
             Ok(start) => Ok(Self {
                 server_name: start.client_hello().server_name().map(str::to_owned),
@@ -99,7 +100,8 @@ where
     }
 }
 
-async fn read<IO>(io: IO) -> Result<Box<StartHandshake<IO>>, AcceptError>
+/// What the rest of the handshake needs.
+pub(super) async fn read<IO>(io: IO) -> std::io::Result<Box<StartHandshake<IO>>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -113,7 +115,7 @@ where
             {
                 let _ = send_alert(&mut io, AlertDescription::UnexpectedMessage).await;
             }
-            Err(AcceptError::Failed(error))
+            Err(error)
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::hash::HashAlgorithm;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
-use rustls::{ServerConfig, SupportedProtocolVersion};
+use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
 use crate::tls::verifier::CaVerifier;
 
@@ -19,12 +20,51 @@ pub enum TlsVersions {
     From12,
 }
 
+/// Whose order of cipher suites counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CipherOrder {
+    /// The client's, always.
+    Client,
+    /// What costs the server least, which is AES-128-GCM with SHA-256, unless a suite without AES is
+    /// what the client wants most: it has no instructions for AES then, and its order counts.
+    #[default]
+    Cheapest,
+}
+
 /// The cryptography of this crate: aws-lc-rs, and nothing else.
 pub fn provider() -> Arc<CryptoProvider> {
     use std::sync::LazyLock;
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     Arc::clone(&PROVIDER)
+}
+
+/// The same, with the cipher suites in the order of what they cost a server: AES-128-GCM with SHA-256,
+/// which RFC 8446 (9.1) demands of everybody, then the others. The key schedule of a handshake is made
+/// of hashes, and processors have instructions for SHA-256, but few for SHA-384.
+fn cheapest_first() -> Arc<CryptoProvider> {
+    use std::sync::LazyLock;
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = CryptoProvider::clone(&provider());
+        let is_cheapest = |suite: &SupportedCipherSuite| {
+            let hash = match suite {
+                SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider.algorithm(),
+                SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider.algorithm(),
+            };
+            is_aes(suite.suite()) && hash == HashAlgorithm::SHA256
+        };
+        // Stable: what is left stays in the order of rustls, and TLS 1.3 before 1.2.
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| !is_cheapest(suite));
+        Arc::new(provider)
+    });
+    Arc::clone(&PROVIDER)
+}
+
+/// Whether it encrypts with AES, for which almost all processors but the smallest have instructions.
+pub(super) fn is_aes(suite: CipherSuite) -> bool {
+    suite.as_str().is_some_and(|name| name.contains("_AES_"))
 }
 
 /// The signature algorithms that certificates may carry, as a registry wants them.
@@ -46,7 +86,7 @@ pub fn server_config(
         TlsVersions::Only13 => &[&rustls::version::TLS13],
         TlsVersions::From12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
     };
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(cheapest_first())
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;

@@ -21,13 +21,15 @@ use crate::testing::crl::TestCrl;
 use crate::testing::{TestCa, TestDevice, device_params, now_secs, registry};
 use crate::tls::acceptor::{AcceptError, Accepted, GateAcceptor};
 use crate::tls::hello::Hello;
-use crate::tls::live::{Cut, LivePeers};
+use crate::tls::live::{Cut, LivePeer, LivePeers};
 use crate::tls::server_config::{TlsVersions, provider, server_config};
 use crate::tls::verifier::CaVerifier;
 
+mod many;
 mod names;
 mod orders;
 mod race;
+mod suites;
 mod words;
 
 struct Gate {
