@@ -6,60 +6,41 @@
 // The lint configuration allows these in tests; a benchmark is none.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/pki.rs"]
+mod pki;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use portcullis::ca::certificate::CaCertificate;
-use portcullis::ca::id::InstanceId;
-use portcullis::ca::lifecycle::Status;
-use portcullis::ca::registry::{Purpose, Registry};
-use portcullis::ca::topology::SameKey;
-use portcullis::tls::server_config::{
-    TlsVersions, algorithms, no_resumption, provider, server_config,
-};
+use portcullis::tls::server_config::{TlsVersions, no_resumption, provider, server_config};
 use portcullis::tls::verifier::CaVerifier;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
-};
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 
-/// A CA and a device of it; ECDSA P-256.
+use pki::{Authorities, SIZES, parsed, registry, verifier};
+
+/// A CA and a device of it.
 struct Pki {
+    authorities: Authorities,
     ca: CertificateDer<'static>,
     device: CertificateDer<'static>,
     device_key: PrivateKeyDer<'static>,
 }
 
-fn ca_params(name: &str, serial: u64) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.serial_number = Some(SerialNumber::from(serial));
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
-}
-
 impl Pki {
-    fn new(name: &str, usage: ExtendedKeyUsagePurpose) -> Self {
-        let (params, key) = (ca_params(name, 1), KeyPair::generate().unwrap());
-        let ca = params.self_signed(&key).unwrap().der().clone();
-        let mut device = CertificateParams::default();
-        device.distinguished_name.push(DnType::CommonName, "leaf");
-        device.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
-        device.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        device.extended_key_usages = vec![usage];
+    fn new(usage: ExtendedKeyUsagePurpose) -> Self {
+        let authorities = Authorities::new();
         let device_key = KeyPair::generate().unwrap();
-        let device = device.signed_by(&device_key, &Issuer::from_params(&params, &key));
         Self {
-            ca,
-            device: device.unwrap().der().clone(),
+            ca: authorities.root(1),
+            device: authorities.leaf(1, usage, &device_key),
             device_key: device_key.serialize_der().try_into().unwrap(),
+            authorities,
         }
     }
 
@@ -71,23 +52,9 @@ impl Pki {
 
     /// Our verifier; among the registered CAs is this one.
     fn ours(&self, cas: usize) -> Arc<CaVerifier> {
-        let registry = Arc::new(Registry::new(SameKey::Deny, algorithms()));
-        let register = |der: &CertificateDer<'_>| {
-            let ca = Arc::new(CaCertificate::from_der(der).unwrap());
-            registry
-                .insert(ca, Purpose::Device, Status::Active)
-                .unwrap();
-        };
-        register(&self.ca);
-        // Of one key, since a name makes another CA of it, and keys are slow to make.
-        let key = KeyPair::generate().unwrap();
-        for serial in 2..=cas as u64 {
-            let params = ca_params(&format!("other {serial}"), serial);
-            register(params.self_signed(&key).unwrap().der());
-        }
-        let instance: InstanceId = "bench".parse().unwrap();
-        let algorithms = provider().signature_verification_algorithms;
-        Arc::new(CaVerifier::new(instance, registry, algorithms))
+        let others = (2..=cas).map(|number| self.authorities.root(number));
+        let all = std::iter::once(self.ca.clone()).chain(others);
+        verifier(registry(all.map(|der| parsed(&der))))
     }
 
     /// That of rustls.
@@ -98,11 +65,8 @@ impl Pki {
     }
 }
 
-/// How many CAs are registered.
-const CAS: [usize; 4] = [1, 100, 10_000, 100_000];
-
 fn certificates(criterion: &mut Criterion) {
-    let pki = Pki::new("devices", ExtendedKeyUsagePurpose::ClientAuth);
+    let pki = Pki::new(ExtendedKeyUsagePurpose::ClientAuth);
     let mut group = criterion.benchmark_group("certificate");
     let theirs = pki.theirs();
     group.bench_function("rustls", |bencher| {
@@ -111,7 +75,7 @@ fn certificates(criterion: &mut Criterion) {
             verified.unwrap()
         });
     });
-    for cas in CAS {
+    for cas in SIZES {
         let ours = pki.ours(cas);
         group.bench_function(BenchmarkId::new("portcullis", cas), |bencher| {
             bencher.iter(|| {
@@ -158,8 +122,8 @@ fn handshake(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> Duration
 }
 
 fn handshakes(criterion: &mut Criterion) {
-    let devices = Pki::new("devices", ExtendedKeyUsagePurpose::ClientAuth);
-    let server = Pki::new("servers", ExtendedKeyUsagePurpose::ServerAuth);
+    let devices = Pki::new(ExtendedKeyUsagePurpose::ClientAuth);
+    let server = Pki::new(ExtendedKeyUsagePurpose::ServerAuth);
     let mut client = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -189,7 +153,7 @@ fn handshakes(criterion: &mut Criterion) {
         });
     };
     bench(BenchmarkId::new("rustls", 1), Arc::new(theirs));
-    for cas in CAS {
+    for cas in SIZES {
         bench(BenchmarkId::new("portcullis", cas), ours(cas));
     }
     group.finish();
