@@ -74,9 +74,10 @@ pub fn parsed(der: &CertificateDer<'_>) -> Arc<CaCertificate> {
     Arc::new(CaCertificate::from_der(der).unwrap())
 }
 
-/// A registry in which these are active.
+/// A registry in which these are active. It remembers no signature: each device is as one that has not
+/// been there before.
 pub fn registry(certificates: impl IntoIterator<Item = Arc<CaCertificate>>) -> Arc<Registry> {
-    let registry = Registry::new(SameKey::Deny, algorithms());
+    let registry = Registry::new(SameKey::Deny, algorithms()).remembering(0);
     for certificate in certificates {
         registry
             .insert(certificate, Purpose::Device, Status::Active)

@@ -7,7 +7,7 @@
 mod revoked;
 
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::{DashMap, DashSet};
 
@@ -98,7 +98,9 @@ pub struct Registry {
     /// The certificates of administrators' CAs, which are few.
     admins: DashMap<CaId, Arc<CaCertificate>>,
     topology: Mutex<Topology>,
-    steps: RwLock<()>,
+    /// Whoever waits to write keeps new readers out: with the lock of the standard library steps that
+    /// follow each other closely kept the barrier waiting.
+    steps: parking_lot::RwLock<()>,
 }
 
 impl Registry {
@@ -118,7 +120,7 @@ impl Registry {
             looked: AtomicI64::new(i64::MIN),
             admins: DashMap::new(),
             topology: Mutex::new(Topology::new(same_key, algorithms)),
-            steps: RwLock::new(()),
+            steps: parking_lot::RwLock::new(()),
         }
     }
 
@@ -350,7 +352,7 @@ impl Registry {
     ///
     /// The step must not block: it is the work between two waits for the network.
     pub fn handshake_step<T>(&self, step: impl FnOnce() -> T) -> T {
-        let _running = self.steps.read().unwrap_or_else(PoisonError::into_inner);
+        let _running = self.steps.read();
         step()
     }
 
@@ -358,8 +360,8 @@ impl Registry {
     /// see everything that was changed before this call.
     pub fn barrier(&self) {
         #[cfg(test)]
-        schedule::wait_until(|| self.steps.try_write().is_ok());
-        drop(self.steps.write().unwrap_or_else(PoisonError::into_inner));
+        schedule::wait_until(|| self.steps.try_write().is_some());
+        drop(self.steps.write());
     }
 
     pub(crate) fn algorithms(&self) -> Algorithms {

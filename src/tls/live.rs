@@ -396,7 +396,7 @@ fn wake_all(told: Vec<Arc<Entry>>) {
 }
 
 /// A turn of theirs takes some milliseconds.
-const WAKEN_AT_ONCE: usize = 16;
+const WAKEN_AT_ONCE: usize = 32;
 
 fn encode(cut: Cut) -> u8 {
     match cut {
