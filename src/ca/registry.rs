@@ -125,7 +125,7 @@ impl Registry {
     }
 
     /// Remember so many signatures on certificates that have held, 100,000 if nothing is said, so
-    /// that they are not verified again when a device comes back; each takes some 60 octets. With 0
+    /// that they are not verified again when a device comes back; each takes up to 100 octets. With 0
     /// all are verified each time. Nothing else is remembered of a path.
     #[must_use]
     pub fn remembering(self, signatures: usize) -> Self {

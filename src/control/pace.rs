@@ -19,7 +19,7 @@ use crate::control::{Inner, OnInactivate};
 /// How the connections end that a change denies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pace {
-    /// Before the change is answered.
+    /// All are told before the change is answered.
     #[default]
     AtOnce,
     /// One after the other, the last when so much time has passed.
@@ -32,7 +32,7 @@ pub const MOST_TIME: Duration = Duration::from_secs(24 * 3600);
 /// The connections that a change ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Ended {
-    /// Before it was answered.
+    /// Those that were told before it was answered.
     pub(crate) at_once: usize,
     /// Those that end one after the other.
     pub(crate) ending: usize,

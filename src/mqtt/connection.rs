@@ -151,6 +151,11 @@ where
         let connected = hub.sys.tally.connected.hold();
         self.hold_to_rights(&cell).await;
         let end = self.converse(&cell, admitted.keep_alive, shutdown).await;
+        // Whoever was told and ended otherwise before it was woken has no more of it.
+        let end = match (self.peer.cut(), end.departure) {
+            (Some(why), Departure::Lost | Departure::Shutdown) => self.cut_off(why),
+            _ => end,
+        };
         drop(connected);
         if let Some(publishing) = self.publishing.take() {
             cell.session().not_published(publishing.id, publishing.qos);

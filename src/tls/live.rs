@@ -9,9 +9,12 @@ mod walk;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use tokio::sync::Notify;
@@ -311,17 +314,21 @@ impl LivePeer {
         });
     }
 
-    /// Resolves when the trust ends, at once if it already has. Cancel safe.
+    /// Resolves when the trust ends, at once if it already has. It looks each time that it is polled,
+    /// whatever for: a peer may have been told and not yet been woken for it. Cancel safe.
     pub async fn until_cut(&self) -> Cut {
-        loop {
-            let told = self.0.entry.told.notified();
-            tokio::pin!(told);
-            told.as_mut().enable();
-            if let Some(cut) = self.cut() {
-                return cut;
+        let told = self.0.entry.told.notified();
+        tokio::pin!(told);
+        std::future::poll_fn(|context| {
+            loop {
+                if let Some(cut) = self.cut() {
+                    return Poll::Ready(cut);
+                }
+                std::task::ready!(told.as_mut().poll(context));
+                told.set(self.0.entry.told.notified());
             }
-            told.await;
-        }
+        })
+        .await
     }
 }
 
@@ -384,10 +391,13 @@ fn wake_all(told: Vec<Arc<Entry>>) {
     let wake = |some: &[Arc<Entry>]| some.iter().for_each(|entry| entry.wake());
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) if told.len() > WAKEN_AT_ONCE => {
+            let began = Instant::now();
             runtime.spawn(async move {
                 for some in told.chunks(WAKEN_AT_ONCE) {
                     wake(some);
-                    tokio::task::yield_now().await;
+                    if began.elapsed() < WAVES {
+                        tokio::task::yield_now().await;
+                    }
                 }
             });
         }
@@ -397,6 +407,8 @@ fn wake_all(told: Vec<Arc<Entry>>) {
 
 /// A turn of theirs takes some milliseconds.
 const WAKEN_AT_ONCE: usize = 32;
+/// After that the rest is woken, however many turns others want.
+const WAVES: Duration = Duration::from_millis(500);
 
 fn encode(cut: Cut) -> u8 {
     match cut {

@@ -102,6 +102,7 @@ pub fn server_config(
 pub fn no_resumption(config: &mut ServerConfig) {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    config.max_tls13_tickets = 0;
     config.max_early_data_size = 0;
     // The default ticketer is disabled already; say so, it must stay so.
     config.ticketer = Arc::new(NoTickets);

@@ -17,8 +17,8 @@ pub async fn run(bench: &Bench) -> Result<Section> {
     for (at_once, count) in [(1, 1500), (64, 4000)] {
         for (name, seed) in bench.turns(&seeds.each_ref()).map(|it| (&it.0, &it.1)) {
             let broker = bench.start(Kind::Portcullis, seed)?;
-            let (spent, _) = connect::sample(bench, &broker, bench.size(count), at_once).await?;
-            cpu.add(&at_once.to_string(), name, spent * 1e3);
+            let sample = connect::sample(bench, &broker, bench.size(count), at_once).await?;
+            cpu.add(&at_once.to_string(), name, sample.spent * 1e3);
         }
     }
     let grids = vec![cpu.compare(&seeds[0].0)];

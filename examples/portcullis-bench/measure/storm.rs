@@ -21,7 +21,7 @@ pub async fn run(bench: &Bench) -> Result<Section> {
     let mut notes = Vec::new();
     for kind in bench.turns(&bench.some(&[Kind::Portcullis, Kind::Floor, Kind::Mosquitto])) {
         let broker = bench.start(kind, &seed)?;
-        let (_, steady) = connect::sample(bench, &broker, bench.size(4000), 64).await?;
+        let steady = connect::sample(bench, &broker, bench.size(4000), 64).await?;
         let began = Instant::now();
         let mut storm = JoinSet::new();
         for number in 0..count {
@@ -47,7 +47,7 @@ pub async fn run(bench: &Bench) -> Result<Section> {
             }
         }
         let rate = clients.len() as f64 / last.as_secs_f64();
-        share.add(&case, kind.name(), rate * steady);
+        share.add(&case, kind.name(), rate * steady.took);
         slowest.add(&case, kind.name(), last.as_secs_f64());
         if let Some(why) = why {
             notes.push(format!(

@@ -2,7 +2,8 @@
 //! comes back. What is remembered is that alone. Dates, states, names and lists of revoked
 //! certificates are looked at each time, and that the client has the key is proved each time.
 
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
 use rustls_pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
 
 use crate::ca::certificate::Algorithms;
@@ -20,7 +21,7 @@ impl Signatures {
     pub(crate) fn new(algorithms: Algorithms, remembered: usize) -> Self {
         Self {
             algorithms,
-            known: (remembered > 0).then(|| Cache::new(remembered)),
+            known: (remembered > 0).then(|| cache(remembered)),
         }
     }
 
@@ -86,6 +87,25 @@ impl SignatureVerificationAlgorithm for Asking<'_> {
 
     fn fips(&self) -> bool {
         self.algorithm.fips()
+    }
+}
+
+/// What was pushed out is not remembered either, as it would be to know that it came back.
+fn cache(remembered: usize) -> Cache<[u8; 32], ()> {
+    let shape = OptionsBuilder::new()
+        .estimated_items_capacity(remembered)
+        .weight_capacity(remembered as u64)
+        .ghost_allocation(0.0)
+        .build();
+    match shape {
+        Ok(shape) => Cache::with_options(
+            shape,
+            UnitWeighter,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        ),
+        // Not possible: all that must be said is said.
+        Err(_) => Cache::new(remembered),
     }
 }
 

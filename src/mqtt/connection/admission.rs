@@ -42,6 +42,10 @@ where
             Ok(connect) => connect,
             Err(ending) => return Err(ending),
         };
+        // A peer can have been told and not yet been woken for it.
+        if self.peer.cut().is_some() {
+            return Err(Ending::Cut);
+        }
         match self.decide(&mut connect).await {
             Ok(admitted) => Ok(admitted),
             Err((code, words)) => {

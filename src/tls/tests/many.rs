@@ -31,3 +31,39 @@ async fn many_peers_have_been_told_when_the_cut_returns_and_are_woken_after_it()
         assert_eq!(waits.await.unwrap(), Cut::CaInactive);
     }
 }
+
+#[tokio::test]
+async fn peer_that_was_told_knows_it_when_something_else_wakes_it_first() {
+    let (gate, ca) = (Gate::new(), TestCa::root("ca", 1));
+    ca.register(&gate.registry);
+    let client = gate.client(&version::TLS13, Some(&ca.issue("d", 2)));
+    let mut peers = Vec::new();
+    for _ in 0..100 {
+        let (accepted, _) = gate.connect(Arc::clone(&client)).await;
+        peers.push(accepted.unwrap().live);
+    }
+    let mut waiting: Vec<_> = peers
+        .iter()
+        .map(|live| Box::pin(live.until_cut()))
+        .collect();
+    for waits in &mut waiting {
+        assert_eq!(poll_once(waits.as_mut()), None);
+    }
+    let id = ca.certificate().id();
+    let effects = gate.registry.set_status(id, Status::Inactive);
+    gate.peers
+        .cut_over(&effects.denied, &gate.registry, now_secs());
+    // There is one thread, so the waves have not begun.
+    for waits in &mut waiting {
+        assert_eq!(poll_once(waits.as_mut()), Some(Cut::CaInactive));
+    }
+}
+
+/// One poll.
+fn poll_once<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.poll(&mut context) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}

@@ -251,3 +251,47 @@ async fn what_waits_in_the_session_is_not_sent_after_a_cut() {
         world.until_away("c").await;
     }
 }
+
+/// Told, as one of thousands: nobody has woken it yet.
+fn tell_without_waking(cut: &tokio::sync::watch::Sender<Option<Cut>>) {
+    cut.send_if_modified(|told| {
+        *told = Some(Cut::CaInactive);
+        false
+    });
+}
+
+#[tokio::test]
+async fn connect_of_a_peer_that_was_told_begins_no_session() {
+    let world = World::start().await;
+    let mut watcher = world.simple5("w").await;
+    watcher.subscribe("will", QoS::AtLeastOnce).await;
+    let (stream, cut) = world.dial(&device("c"));
+    let mut client = Client5::new(stream, cut);
+    // The broker waits for CONNECT.
+    tokio::task::yield_now().await;
+    tell_without_waking(&client.cut);
+    client.send(mortal("c")).await;
+    match client.recv().await {
+        v5::Packet::ConnectAck(ack) => {
+            assert_eq!(ack.reason_code, v5::ConnectAckReason::NotAuthorized);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(world.broker.session("c").is_none());
+    watcher.settle().await;
+}
+
+#[tokio::test]
+async fn peer_that_was_told_and_goes_by_itself_leaves_what_a_cut_leaves() {
+    let mut settings = Settings::default();
+    settings.policy.will_on_cut = WillOnCut::Suppress;
+    settings.policy.session_on_cut = SessionOnCut::Discard;
+    let world = World::with(settings, Hooks::default()).await;
+    let mut watcher = world.simple5("w").await;
+    watcher.subscribe("will", QoS::AtLeastOnce).await;
+    let (client, _) = world.connect5(&device("c"), mortal("c")).await;
+    tell_without_waking(&client.cut);
+    drop(client);
+    world.until("c", |session| session.is_none()).await;
+    watcher.settle().await;
+}
