@@ -117,8 +117,20 @@ impl Programs {
         versions.collect::<Vec<_>>().join("; ")
     }
 
-    /// Start one with certificates from `certs`.
+    /// Start one with certificates from `certs`. Somebody else may take the port that was free, so
+    /// it is tried again.
     pub fn start(&self, kind: Kind, certs: &Path, seed: Option<&Seed>) -> Result<Broker> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.try_start(kind, certs, seed) {
+                Err(_) if attempts < ATTEMPTS => {}
+                started => return started,
+            }
+        }
+    }
+
+    fn try_start(&self, kind: Kind, certs: &Path, seed: Option<&Seed>) -> Result<Broker> {
         let program = &self.0.get(&kind).ok_or("no such contender")?.path;
         let directory = tempfile::Builder::new()
             .prefix("portcullis-bench-")
@@ -279,3 +291,6 @@ fn free_port() -> Result<u16> {
         .local_addr()?
         .port())
 }
+
+/// How often a start is tried.
+const ATTEMPTS: usize = 3;
