@@ -13,8 +13,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::ServerConfig;
 use rustls::server::ClientHello;
-use rustls::{ServerConfig, SupportedCipherSuite};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_rustls::StartHandshake;
@@ -116,13 +116,14 @@ impl GateAcceptor {
 
     /// The configuration for this client.
     fn config_for(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
-        let ours = self.config.crypto_provider().cipher_suites.iter();
-        let ours: Vec<_> = ours.map(SupportedCipherSuite::suite).collect();
+        let ours = &self.config.crypto_provider().cipher_suites;
         let mut wanted = hello.cipher_suites().iter();
-        Arc::clone(match wanted.find(|suite| ours.contains(suite)) {
-            Some(first) if !is_aes(*first) => &self.config,
-            _ => &self.own_order,
-        })
+        Arc::clone(
+            match wanted.find(|suite| ours.iter().any(|our| our.suite() == **suite)) {
+                Some(first) if !is_aes(*first) => &self.config,
+                _ => &self.own_order,
+            },
+        )
     }
 
     /// How long a handshake may take.

@@ -7,6 +7,7 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
 use rustls_pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
 
 use crate::ca::certificate::Algorithms;
+use crate::ca::id::sha256;
 
 /// The signatures that certificates may carry, and those of them that are known to hold.
 #[derive(Debug)]
@@ -111,15 +112,9 @@ fn cache(remembered: usize) -> Cache<[u8; 32], ()> {
 
 /// Each part goes in after its length, so that no two questions are the same octets.
 fn question(number: u64, parts: [&[u8]; 3]) -> [u8; 32] {
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    context.update(&number.to_be_bytes());
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    }
-    let mut question = [0; 32];
-    question.copy_from_slice(context.finish().as_ref());
-    question
+    let [key, message, signature] = parts;
+    let [a, b, c] = parts.map(|part| (part.len() as u64).to_be_bytes());
+    sha256(&[&number.to_be_bytes(), &a, key, &b, message, &c, signature])
 }
 
 /// How many signatures a registry remembers unless it is told another number.

@@ -5,13 +5,7 @@ use super::*;
 #[tokio::test]
 async fn many_peers_have_been_told_when_the_cut_returns_and_are_woken_after_it() {
     let (gate, ca) = (Gate::new(), TestCa::root("ca", 1));
-    ca.register(&gate.registry);
-    let client = gate.client(&version::TLS13, Some(&ca.issue("d", 2)));
-    let mut peers = Vec::new();
-    for _ in 0..100 {
-        let (accepted, _) = gate.connect(Arc::clone(&client)).await;
-        peers.push(accepted.unwrap().live);
-    }
+    let peers = hundred(&gate, &ca).await;
     let waiting: Vec<_> = peers
         .iter()
         .cloned()
@@ -35,13 +29,7 @@ async fn many_peers_have_been_told_when_the_cut_returns_and_are_woken_after_it()
 #[tokio::test]
 async fn peer_that_was_told_knows_it_when_something_else_wakes_it_first() {
     let (gate, ca) = (Gate::new(), TestCa::root("ca", 1));
-    ca.register(&gate.registry);
-    let client = gate.client(&version::TLS13, Some(&ca.issue("d", 2)));
-    let mut peers = Vec::new();
-    for _ in 0..100 {
-        let (accepted, _) = gate.connect(Arc::clone(&client)).await;
-        peers.push(accepted.unwrap().live);
-    }
+    let peers = hundred(&gate, &ca).await;
     let mut waiting: Vec<_> = peers
         .iter()
         .map(|live| Box::pin(live.until_cut()))
@@ -57,6 +45,18 @@ async fn peer_that_was_told_knows_it_when_something_else_wakes_it_first() {
     for waits in &mut waiting {
         assert_eq!(poll_once(waits.as_mut()), Some(Cut::CaInactive));
     }
+}
+
+/// So many connected peers of a CA that they are not woken at once.
+async fn hundred(gate: &Gate, ca: &TestCa) -> Vec<LivePeer> {
+    ca.register(&gate.registry);
+    let client = gate.client(&version::TLS13, Some(&ca.issue("d", 2)));
+    let mut peers = Vec::new();
+    for _ in 0..100 {
+        let (accepted, _) = gate.connect(Arc::clone(&client)).await;
+        peers.push(accepted.unwrap().live);
+    }
+    peers
 }
 
 /// One poll.

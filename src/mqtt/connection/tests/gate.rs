@@ -44,14 +44,20 @@ async fn a_cut_ends_the_connection_and_publishes_the_will_at_once() {
     assert_eq!(world.broker.session("c").unwrap().subscriptions, 1);
 }
 
-#[tokio::test]
-async fn a_cut_can_discard_the_session_and_its_will() {
+/// Neither session nor will, and a client that would see the will.
+async fn where_a_cut_leaves_nothing() -> (World, Client5) {
     let mut settings = Settings::default();
     settings.policy.will_on_cut = WillOnCut::Suppress;
     settings.policy.session_on_cut = SessionOnCut::Discard;
     let world = World::with(settings, Hooks::default()).await;
     let mut watcher = world.simple5("w").await;
     watcher.subscribe("will", QoS::AtLeastOnce).await;
+    (world, watcher)
+}
+
+#[tokio::test]
+async fn a_cut_can_discard_the_session_and_its_will() {
+    let (world, mut watcher) = where_a_cut_leaves_nothing().await;
     let (mut client, _) = world.connect5(&device("c"), mortal("c")).await;
     client.cut.send(Some(Cut::DeviceInactive)).unwrap();
     assert_eq!(client.farewell().await, 0x98);
@@ -283,12 +289,7 @@ async fn connect_of_a_peer_that_was_told_begins_no_session() {
 
 #[tokio::test]
 async fn peer_that_was_told_and_goes_by_itself_leaves_what_a_cut_leaves() {
-    let mut settings = Settings::default();
-    settings.policy.will_on_cut = WillOnCut::Suppress;
-    settings.policy.session_on_cut = SessionOnCut::Discard;
-    let world = World::with(settings, Hooks::default()).await;
-    let mut watcher = world.simple5("w").await;
-    watcher.subscribe("will", QoS::AtLeastOnce).await;
+    let (world, mut watcher) = where_a_cut_leaves_nothing().await;
     let (client, _) = world.connect5(&device("c"), mortal("c")).await;
     tell_without_waking(&client.cut);
     drop(client);
