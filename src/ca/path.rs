@@ -465,7 +465,7 @@ impl Judgement<'_> {
                 Some(entry) => culprit.refusal(entry.certificate.id(), entry.certificate.serial()),
                 None if culprit.revoked.is_none() => Refusal::CaInactive {
                     sn: serial,
-                    why: OffReason::Sibling(culprit.sn),
+                    why: OffReason::Sibling(culprit.sn.clone()),
                 },
                 None => culprit.refusal(culprit.id, &serial),
             }),

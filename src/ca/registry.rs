@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::{DashMap, DashSet};
 
+use crate::ca::by_digest::ByDigest;
 use crate::ca::certificate::{Algorithms, CaCertificate};
 use crate::ca::crl::{Revocations, Revoked};
 use crate::ca::error::{OffReason, Refusal};
@@ -83,20 +84,20 @@ struct Device {
 pub struct Registry {
     signatures: Signatures,
     by_subject: DashMap<Box<[u8]>, Vec<CaEntry>>,
-    by_id: DashMap<CaId, CaEntry>,
-    verdicts: DashMap<CaKeyId, Verdict>,
+    by_id: DashMap<CaId, CaEntry, ByDigest>,
+    verdicts: DashMap<CaKeyId, Verdict, ByDigest>,
     /// Certificates whose own state is inactive: under [`SameKey::AllowActive`] their authority
     /// may be on, but not by them.
-    inactive: DashSet<CaId>,
+    inactive: DashSet<CaId, ByDigest>,
     /// Lists of revoked certificates, by who issues them.
-    revocations: DashMap<CaKeyId, Arc<Revocations>>,
+    revocations: DashMap<CaKeyId, Arc<Revocations>, ByDigest>,
     /// Registered certificates that a list has.
-    revoked: DashMap<CaId, Revoked>,
+    revoked: DashMap<CaId, Revoked, ByDigest>,
     /// When somebody last looked for lists that have expired.
     looked: AtomicI64,
     devices: DashMap<DeviceKey, Device>,
     /// The certificates of administrators' CAs, which are few.
-    admins: DashMap<CaId, Arc<CaCertificate>>,
+    admins: DashMap<CaId, Arc<CaCertificate>, ByDigest>,
     topology: Mutex<Topology>,
     /// Whoever waits to write keeps new readers out: with the lock of the standard library steps that
     /// follow each other closely kept the barrier waiting.
@@ -111,14 +112,14 @@ impl Registry {
         Self {
             signatures: Signatures::new(algorithms, REMEMBERED),
             by_subject: DashMap::new(),
-            by_id: DashMap::new(),
-            verdicts: DashMap::new(),
-            inactive: DashSet::new(),
+            by_id: DashMap::default(),
+            verdicts: DashMap::default(),
+            inactive: DashSet::default(),
             devices: DashMap::new(),
-            revocations: DashMap::new(),
-            revoked: DashMap::new(),
+            revocations: DashMap::default(),
+            revoked: DashMap::default(),
             looked: AtomicI64::new(i64::MIN),
-            admins: DashMap::new(),
+            admins: DashMap::default(),
             topology: Mutex::new(Topology::new(same_key, algorithms)),
             steps: parking_lot::RwLock::new(()),
         }
@@ -255,7 +256,7 @@ impl Registry {
 
     /// The registered authorities below this one, itself included.
     pub fn at_or_below(&self, key: CaKeyId) -> Vec<CaKeyId> {
-        self.lock().at_or_below(key).into_iter().collect()
+        self.lock().at_or_below(key)
     }
 
     /// The registered authorities that signed this certificate, directly or through others,
@@ -411,14 +412,8 @@ impl Registry {
     fn publish(&self, recomputed: Recomputed) -> Effects {
         let mut effects = Effects::default();
         let mut allowed = Vec::new();
-        let (on_a_list, on_none): (Vec<_>, Vec<_>) = recomputed
-            .revoked
-            .into_iter()
-            .partition(|(_, revoked)| revoked.is_some());
-        for (id, revoked) in on_a_list {
-            if let Some(revoked) = revoked {
-                self.revoked.insert(id, revoked);
-            }
+        for (id, revoked) in recomputed.revoked {
+            self.revoked.insert(id, revoked);
         }
         for (key, verdict) in recomputed.verdicts {
             #[cfg(test)]
@@ -438,8 +433,11 @@ impl Registry {
         for key in allowed {
             self.verdicts.insert(key, Verdict::On);
         }
-        for (id, _) in on_none {
-            self.revoked.remove(&id);
+        // Mostly there is none, and ten thousand would be looked for.
+        if !self.revoked.is_empty() {
+            for id in recomputed.not_revoked {
+                self.revoked.remove(&id);
+            }
         }
         effects
     }

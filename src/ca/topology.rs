@@ -6,10 +6,12 @@
 //! is off follows from its certificates by [`SameKey`].
 
 mod outlook;
+mod recompute;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use crate::ca::by_digest::{DigestMap, DigestSet};
 use crate::ca::certificate::{Algorithms, CaCertificate};
 use crate::ca::crl::{Revocations, Revoked};
 use crate::ca::error::{OffReason, PathMember, Refusal};
@@ -31,7 +33,8 @@ pub enum SameKey {
 /// Whether an authority admits anyone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    Off(Culprit),
+    /// Shared with those below it, which may be very many.
+    Off(Arc<Culprit>),
     On,
 }
 
@@ -46,9 +49,9 @@ pub(crate) struct Culprit {
 }
 
 /// To whom the inactive certificate belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Whose {
-    /// To the authority itself.
+    /// To the authority itself: that is told rather than what is above.
     Own,
     /// To one above it.
     Above,
@@ -101,8 +104,10 @@ pub(crate) struct Recomputed {
     /// Every authority that was looked at, with what holds for it now; `None`: it has no
     /// certificate left.
     pub(crate) verdicts: Vec<(CaKeyId, Option<Verdict>)>,
-    /// Every certificate of theirs, with what the list of its issuer says of it.
-    pub(crate) revoked: Vec<(CaId, Option<Revoked>)>,
+    /// Their certificates that the list of their issuer has, with what it says of them.
+    pub(crate) revoked: Vec<(CaId, Revoked)>,
+    /// All others of theirs.
+    pub(crate) not_revoked: Vec<CaId>,
 }
 
 /// The registered certificates and how they hang together. For writers; the gate reads only
@@ -111,16 +116,16 @@ pub(crate) struct Recomputed {
 pub(crate) struct Topology {
     same_key: SameKey,
     algorithms: Algorithms,
-    nodes: HashMap<CaId, Node>,
-    groups: HashMap<CaKeyId, HashSet<CaId>>,
+    nodes: DigestMap<CaId, Node>,
+    groups: DigestMap<CaKeyId, DigestSet<CaId>>,
     /// Certificates by the contents of their subject, and of their issuer.
-    by_subject: HashMap<Box<[u8]>, HashSet<CaId>>,
-    by_issuer: HashMap<Box<[u8]>, HashSet<CaId>>,
+    by_subject: HashMap<Box<[u8]>, DigestSet<CaId>>,
+    by_issuer: HashMap<Box<[u8]>, DigestSet<CaId>>,
     /// Certificates that an authority signed, its own renewals left out.
-    signed: HashMap<CaKeyId, HashSet<CaId>>,
-    verdicts: HashMap<CaKeyId, Verdict>,
+    signed: DigestMap<CaKeyId, DigestSet<CaId>>,
+    verdicts: DigestMap<CaKeyId, Verdict>,
     /// The lists by who issues them.
-    revocations: HashMap<CaKeyId, Arc<Revocations>>,
+    revocations: DigestMap<CaKeyId, Arc<Revocations>>,
 }
 
 #[derive(Debug, Clone)]
@@ -136,13 +141,13 @@ impl Topology {
         Self {
             same_key,
             algorithms,
-            nodes: HashMap::new(),
-            groups: HashMap::new(),
+            nodes: DigestMap::default(),
+            groups: DigestMap::default(),
             by_subject: HashMap::new(),
             by_issuer: HashMap::new(),
-            signed: HashMap::new(),
-            verdicts: HashMap::new(),
-            revocations: HashMap::new(),
+            signed: DigestMap::default(),
+            verdicts: DigestMap::default(),
+            revocations: DigestMap::default(),
         }
     }
 
@@ -152,7 +157,7 @@ impl Topology {
 
     /// How many certificates have this subject.
     pub(crate) fn with_subject(&self, subject: &[u8]) -> usize {
-        self.by_subject.get(subject).map_or(0, HashSet::len)
+        self.by_subject.get(subject).map_or(0, DigestSet::len)
     }
 
     pub(crate) fn insert(&mut self, certificate: Arc<CaCertificate>, status: Status) -> Recomputed {
@@ -232,19 +237,8 @@ impl Topology {
     }
 
     /// The authorities that stand below this one, itself included.
-    pub(crate) fn at_or_below(&self, key: CaKeyId) -> HashSet<CaKeyId> {
-        let mut found = HashSet::from([key]);
-        let mut open = vec![key];
-        while let Some(key) = open.pop() {
-            for child in self.signed.get(&key).into_iter().flatten() {
-                if let Some(child) = self.nodes.get(child).map(|n| n.certificate.key_id())
-                    && found.insert(child)
-                {
-                    open.push(child);
-                }
-            }
-        }
-        found
+    pub(crate) fn at_or_below(&self, key: CaKeyId) -> Vec<CaKeyId> {
+        self.gather(vec![key]).keys
     }
 
     /// The authorities that stand above this certificate, nearest first.
@@ -303,53 +297,6 @@ impl Topology {
         self.recompute_all(vec![key])
     }
 
-    /// Works out anew what holds for these authorities and all below them: the smallest set of
-    /// authorities that are off, so that two that signed each other do not hold each other off.
-    fn recompute_all(&mut self, seeds: Vec<CaKeyId>) -> Recomputed {
-        let mut concerned: HashSet<CaKeyId> = HashSet::new();
-        for seed in seeds {
-            if !concerned.contains(&seed) {
-                concerned.extend(self.at_or_below(seed));
-            }
-        }
-        for key in &concerned {
-            self.verdicts.insert(*key, Verdict::On);
-        }
-        // In order, so that of several causes the same one is told each time.
-        let mut open: BTreeSet<CaKeyId> = concerned.iter().copied().collect();
-        while let Some(key) = open.pop_first() {
-            if self.verdicts.get(&key) != Some(&Verdict::On) {
-                continue;
-            }
-            let Some(culprit) = self.culprit(key) else {
-                continue;
-            };
-            self.verdicts.insert(key, Verdict::Off(culprit));
-            for child in self.signed.get(&key).into_iter().flatten() {
-                open.extend(self.nodes.get(child).map(|n| n.certificate.key_id()));
-            }
-        }
-        let mut verdicts: Vec<_> = concerned
-            .into_iter()
-            .map(|key| {
-                if self.groups.contains_key(&key) {
-                    (key, self.verdicts.get(&key).cloned())
-                } else {
-                    self.verdicts.remove(&key);
-                    (key, None)
-                }
-            })
-            .collect();
-        verdicts.sort_by_key(|(key, _)| *key);
-        let revoked = verdicts
-            .iter()
-            .filter_map(|(key, _)| self.groups.get(key))
-            .flatten()
-            .filter_map(|id| Some((*id, self.revoked(self.nodes.get(id)?))))
-            .collect();
-        Recomputed { verdicts, revoked }
-    }
-
     /// What the list of the authority that signed the certificate says of it. A certificate that
     /// its own key signed is not asked for: there is nobody above who could revoke it, and many
     /// CAs give their own serial number to a device once more.
@@ -357,51 +304,11 @@ impl Topology {
         let lists = self.revocations.get(&node.parent?)?;
         lists.find(node.certificate.serial())
     }
-
-    /// The certificate that switches the authority off, by what is known so far.
-    fn culprit(&self, key: CaKeyId) -> Option<Culprit> {
-        let group = self.groups.get(&key)?;
-        let mut culprit = None;
-        for id in group {
-            let node = self.nodes.get(id)?;
-            let own = |revoked| Culprit {
-                id: *id,
-                sn: node.certificate.serial().clone(),
-                whose: Whose::Own,
-                revoked,
-            };
-            let off = match (node.status, node.parent.and_then(|p| self.verdicts.get(&p))) {
-                (Status::Inactive, _) => Some(own(None)),
-                (Status::Active, above) => match (self.revoked(node), above) {
-                    (Some(by), _) => Some(own(Some(by))),
-                    (None, Some(Verdict::Off(above))) => Some(Culprit {
-                        whose: Whose::Above,
-                        ..above.clone()
-                    }),
-                    (None, Some(Verdict::On) | None) => None,
-                },
-            };
-            match (self.same_key, off) {
-                (SameKey::AllowActive, None) => return None,
-                (SameKey::Deny, None) => {}
-                // The nearest cause, and among equals always the same one.
-                (SameKey::Deny | SameKey::AllowActive, Some(off)) => {
-                    let nearer = culprit.as_ref().is_none_or(|known: &Culprit| {
-                        (off.whose == Whose::Above, off.id)
-                            < (known.whose == Whose::Above, known.id)
-                    });
-                    if nearer {
-                        culprit = Some(off);
-                    }
-                }
-            }
-        }
-        culprit
-    }
 }
 
-fn remove_from<K, Q>(map: &mut HashMap<K, HashSet<CaId>>, key: &Q, id: CaId)
+fn remove_from<K, Q, S>(map: &mut HashMap<K, DigestSet<CaId>, S>, key: &Q, id: CaId)
 where
+    S: std::hash::BuildHasher,
     K: std::hash::Hash + Eq + std::borrow::Borrow<Q>,
     Q: std::hash::Hash + Eq + ?Sized,
 {

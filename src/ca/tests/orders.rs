@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::admit;
 use crate::ca::lifecycle::Status;
+use crate::ca::registry::{Purpose, Registry};
 use crate::ca::topology::SameKey;
 use crate::testing::{TestCa, TestDevice, ca_params, registry};
 
@@ -38,8 +39,64 @@ impl Forest {
     }
 }
 
+/// Two roots that sign each other, an authority that both of them sign, one below that, and
+/// another certificate of it.
+fn crossed() -> Vec<TestCa> {
+    let (a, b) = (TestCa::root("a", 1), TestCa::root("b", 2));
+    let a_by_b = b.issue_ca_with(ca_params("a", 3), Arc::clone(&a.key));
+    let b_by_a = a.issue_ca_with(ca_params("b", 4), Arc::clone(&b.key));
+    let middle = a.issue_ca(ca_params("middle", 5));
+    let middle_by_b = b.issue_ca_with(ca_params("middle", 6), Arc::clone(&middle.key));
+    let last = middle.issue_ca(ca_params("last", 7));
+    let renewed = middle.issue_ca_with(ca_params("last", 8), Arc::clone(&last.key));
+    vec![a, b, a_by_b, b_by_a, middle, middle_by_b, last, renewed]
+}
+
+fn set(registry: &Registry, ca: &TestCa, state: Option<Status>) {
+    let certificate = Arc::new(ca.certificate());
+    match state {
+        Some(status) => {
+            let set = registry.insert(certificate, Purpose::Device, status);
+            set.unwrap();
+        }
+        None => drop(registry.remove(certificate.id())),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the changes before: what is off, and why, follows from what is registered now.
+    #[test]
+    fn any_order_of_changes_tells_the_same_causes(
+        steps in proptest::collection::vec((0usize..8, 0u8..3), 1..40),
+        allow in any::<bool>(),
+    ) {
+        thread_local!(static CAS: Vec<TestCa> = crossed());
+        CAS.with(|cas| {
+            let policy = if allow { SameKey::AllowActive } else { SameKey::Deny };
+            let changed = registry(policy);
+            let mut states: [Option<Status>; 8] = [None; 8];
+            for (index, step) in steps {
+                let ca = &cas[index];
+                states[index] = match step {
+                    0 => Some(Status::Active),
+                    1 => Some(Status::Inactive),
+                    _ => None,
+                };
+                set(&changed, ca, states[index]);
+            }
+            let fresh = registry(policy);
+            for (ca, state) in cas.iter().zip(states) {
+                set(&fresh, ca, state);
+            }
+            for ca in cas {
+                let id = ca.certificate().id();
+                prop_assert_eq!(changed.off_reason(id), fresh.off_reason(id), "{:?}", states);
+            }
+            Ok(())
+        })?;
+    }
 
     /// Whatever the order of changes: a device is admitted exactly if some CA at or above its
     /// issuer is registered, and no registered CA at or above it, as far as the registered

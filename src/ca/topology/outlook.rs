@@ -111,10 +111,11 @@ impl Topology {
 
     fn look_from(&self, above: Vec<CaKeyId>, change: impl FnOnce(&mut Self) -> Recomputed) -> Look {
         let mut imagined = self.clone();
-        let recomputed = change(&mut imagined);
+        let mut verdicts = change(&mut imagined).verdicts;
+        // People look at it: the same order each time.
+        verdicts.sort_unstable_by_key(|(key, _)| *key);
         Look {
-            concerned: recomputed
-                .verdicts
+            concerned: verdicts
                 .into_iter()
                 .map(|(key, after)| self.concerned(key, after))
                 .collect(),
