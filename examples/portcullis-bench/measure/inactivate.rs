@@ -51,7 +51,6 @@ struct Cut {
 
 async fn cut(bench: &Bench, seed: &Seed, others: &[Device], count: usize) -> Result<Cut> {
     let broker = bench.start(Kind::Portcullis, seed)?;
-    let mut admin = connect(&broker).await?;
     let clients = bench.crowd(&broker, count).await?;
     let mut ends = JoinSet::new();
     for client in clients {
@@ -83,6 +82,8 @@ async fn cut(bench: &Bench, seed: &Seed, others: &[Device], count: usize) -> Res
     let (from, since) = (connects.load(Ordering::Relaxed), Instant::now());
     tokio::time::sleep(BEFORE).await;
     let before = rate(from, since);
+    // Only now: the broker closes one on which nobody has asked anything for half a minute.
+    let mut admin = connect(&broker).await?;
     let (from, since) = (connects.load(Ordering::Relaxed), Instant::now());
     set(&mut admin, &bench.pki.devices, "InactivateCaCertificate").await?;
     let answered = since.elapsed();
