@@ -160,12 +160,13 @@ where
         if let Some(publishing) = self.publishing.take() {
             cell.session().not_published(publishing.id, publishing.qos);
         }
-        self.tell_disconnected(&cell, &admitted, &end);
+        let words = self.words(&end);
+        self.tell_disconnected(&cell, &admitted, &end, words.as_deref());
         let due = hub.registry.release(&cell, end.departure, hub.now());
         if let Some((topic, will)) = due.will {
             hub.publish_will(cell.shard, cell.key.0, topic, &will);
         }
-        let words = self.words(&end).unwrap_or_default();
+        let words = words.unwrap_or_default();
         tracing::info!(
             reason = end.ending.as_str(),
             detail = &*words,

@@ -25,13 +25,19 @@ where
     }
 
     /// To be told before the session is let go: what comes next of this client comes after it.
-    pub(super) fn tell_disconnected(&self, cell: &Arc<Cell>, admitted: &Admitted, end: &End) {
+    pub(super) fn tell_disconnected(
+        &self,
+        cell: &Arc<Cell>,
+        admitted: &Admitted,
+        end: &End,
+        words: Option<&str>,
+    ) {
         let departed = Departed {
             client_id: &cell.client_id,
             version: self.decoder.version().unwrap_or(Version::V311),
             ending: end.ending,
             code: end.farewell.map(|(code, _)| code).or(self.left_with),
-            detail: self.words(end),
+            detail: words,
             lasted: admitted.since.elapsed(),
         };
         self.hub.sys.disconnected(&self.who(), &departed);

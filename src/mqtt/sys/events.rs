@@ -148,7 +148,7 @@ pub struct Departed<'a> {
     /// The reason code that was sent or, in MQTT 3.1.1, would have been; or that the client sent.
     pub code: Option<u8>,
     /// More about why.
-    pub detail: Option<Cow<'static, str>>,
+    pub detail: Option<&'a str>,
     /// How long it was connected.
     pub lasted: Duration,
 }
@@ -217,7 +217,7 @@ impl Event {
             protocol: protocol(departed.version),
             reason: departed.ending.as_str(),
             reason_code: departed.code,
-            detail: departed.detail.clone(),
+            detail: departed.detail.map(|words| Cow::Owned(words.to_owned())),
             connected_seconds: departed.lasted.as_secs(),
         };
         Self::new("disconnected", instance, about)
