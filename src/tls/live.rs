@@ -6,19 +6,21 @@
 
 mod unwelcome;
 mod walk;
+mod waves;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use tokio::sync::Notify;
 
+use self::waves::Waves;
+use crate::ca::by_digest::ByDigest;
 use crate::ca::error::Refusal;
 use crate::ca::id::CaKeyId;
 use crate::ca::path::Admitted;
@@ -92,12 +94,13 @@ impl fmt::Display for Cut {
 #[derive(Debug, Default)]
 pub struct LivePeers {
     /// In the order in which they came, so that a walk can stop and go on.
-    by_key: DashMap<CaKeyId, BTreeMap<u64, Arc<Entry>>>,
+    by_key: DashMap<CaKeyId, BTreeMap<u64, Arc<Entry>>, ByDigest>,
     by_device: DashMap<DeviceKey, BTreeMap<u64, Arc<Entry>>>,
     /// By the last second at which the whole path is valid.
     by_end: Mutex<BTreeMap<(i64, u64), Arc<Entry>>>,
     next: AtomicU64,
     count: AtomicUsize,
+    waves: Arc<Waves>,
 }
 
 #[derive(Debug)]
@@ -107,7 +110,7 @@ struct Entry {
     cut: AtomicU8,
     told: Notify,
     /// Why its trust ended, in all detail.
-    why: OnceLock<Refusal>,
+    why: OnceLock<Arc<Refusal>>,
     called: OnceLock<Called>,
 }
 
@@ -132,7 +135,7 @@ impl Entry {
 
     /// From here on nothing that it sends is looked at. `true` if it was not told before; it is to be
     /// [woken](Self::wake) then.
-    fn tell(&self, why: Refusal) -> bool {
+    fn tell(&self, why: Arc<Refusal>) -> bool {
         let cut = Cut::of(&why);
         // First, so that it is there when the cut is seen. Of two at a time either is true.
         let _ = self.why.set(why);
@@ -164,6 +167,7 @@ impl LivePeers {
         registry: &Registry,
         now: i64,
     ) -> Result<LivePeer, Refusal> {
+        self.waves.are_here();
         let entry = Arc::new(Entry {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             peer,
@@ -226,7 +230,7 @@ impl LivePeers {
         let found = self.over(keys);
         #[cfg(test)]
         schedule::point();
-        cut_all(found.into_values(), objection)
+        cut_all(found, objection, &self.waves)
     }
 
     /// The same for the connections of one device certificate.
@@ -245,7 +249,7 @@ impl LivePeers {
             .get(device)
             .map(|entries| entries.values().cloned().collect())
             .unwrap_or_default();
-        cut_all(entries, objection)
+        cut_all(entries, objection, &self.waves)
     }
 
     /// Tell every peer with a certificate on its path that has expired at `now` (Unix seconds).
@@ -254,21 +258,27 @@ impl LivePeers {
         let valid = ends.split_off(&(now, 0));
         let expired = std::mem::replace(&mut *ends, valid);
         drop(ends);
-        cut_all(expired.into_values(), |admitted| {
-            Some(Refusal::OutsideValidity(admitted.ends_first().clone()))
-        })
+        let objection =
+            |admitted: &Admitted| Some(Refusal::OutsideValidity(admitted.ends_first().clone()));
+        cut_all(expired.into_values(), objection, &self.waves)
     }
 
     fn ends(&self) -> MutexGuard<'_, BTreeMap<(i64, u64), Arc<Entry>>> {
         self.by_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn over(&self, keys: &[CaKeyId]) -> HashMap<u64, Arc<Entry>> {
-        let mut found = HashMap::new();
+    /// In the order in which they came.
+    fn over(&self, keys: &[CaKeyId]) -> Vec<Arc<Entry>> {
+        let (mut found, mut places) = (Vec::new(), 0);
         for key in keys {
             if let Some(entries) = self.by_key.get(key) {
-                found.extend(entries.iter().map(|(n, entry)| (*n, Arc::clone(entry))));
+                found.extend(entries.values().cloned());
+                places += 1;
             }
+        }
+        if places > 1 {
+            found.sort_unstable_by_key(|entry| entry.number);
+            found.dedup_by_key(|entry| entry.number);
         }
         found
     }
@@ -360,11 +370,11 @@ impl PeerSlot {
     }
 }
 
-fn leave<K: std::hash::Hash + Eq>(
-    map: &DashMap<K, BTreeMap<u64, Arc<Entry>>>,
-    key: &K,
-    number: u64,
-) {
+fn leave<K, S>(map: &DashMap<K, BTreeMap<u64, Arc<Entry>>, S>, key: &K, number: u64)
+where
+    K: std::hash::Hash + Eq,
+    S: std::hash::BuildHasher + Clone,
+{
     if let Some(mut entries) = map.get_mut(key) {
         entries.remove(&number);
     }
@@ -374,41 +384,27 @@ fn leave<K: std::hash::Hash + Eq>(
 fn cut_all(
     entries: impl IntoIterator<Item = Arc<Entry>>,
     objection: impl Fn(&Admitted) -> Option<Refusal>,
+    waves: &Waves,
 ) -> usize {
     let entries = entries.into_iter();
+    // Mostly all of them have the same: in memory it is once, and not in ten thousand pieces that have
+    // to be found, and freed one by one.
+    let mut known: Option<Arc<Refusal>> = None;
     let told = entries.filter(|entry| {
-        objection(entry.peer.admitted()).is_some_and(|refusal| entry.tell(refusal))
+        let Some(refusal) = objection(entry.peer.admitted()) else {
+            return false;
+        };
+        let why = match &known {
+            Some(known) if **known == refusal => Arc::clone(known),
+            Some(_) | None => Arc::clone(known.insert(Arc::new(refusal))),
+        };
+        entry.tell(why)
     });
     let told: Vec<_> = told.collect();
     let count = told.len();
-    wake_all(told);
+    waves.wake(told);
     count
 }
-
-/// Wake them; many of them some at a time, so that whoever cuts is answered, and others connect,
-/// before thousands have closed their connections. None of them is served meanwhile.
-fn wake_all(told: Vec<Arc<Entry>>) {
-    let wake = |some: &[Arc<Entry>]| some.iter().for_each(|entry| entry.wake());
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) if told.len() > WAKEN_AT_ONCE => {
-            let began = Instant::now();
-            runtime.spawn(async move {
-                for some in told.chunks(WAKEN_AT_ONCE) {
-                    wake(some);
-                    if began.elapsed() < WAVES {
-                        tokio::task::yield_now().await;
-                    }
-                }
-            });
-        }
-        Ok(_) | Err(_) => wake(&told),
-    }
-}
-
-/// A turn of theirs takes some milliseconds.
-const WAKEN_AT_ONCE: usize = 32;
-/// After that the rest is woken, however many turns others want.
-const WAVES: Duration = Duration::from_millis(500);
 
 fn encode(cut: Cut) -> u8 {
     match cut {

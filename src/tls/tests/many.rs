@@ -1,5 +1,7 @@
 //! Many peers whose trust ends at once.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 #[tokio::test]
@@ -44,6 +46,40 @@ async fn peer_that_was_told_knows_it_when_something_else_wakes_it_first() {
     // There is one thread, so the waves have not begun.
     for waits in &mut waiting {
         assert_eq!(poll_once(waits.as_mut()), Some(Cut::CaInactive));
+    }
+}
+
+#[test]
+fn peers_are_woken_although_the_runtime_of_their_connections_has_ended() {
+    let (gate, ca) = (Gate::new(), TestCa::root("ca", 1));
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    let peers = runtime.block_on(hundred(&gate, &ca));
+    drop(runtime);
+    let woken = Arc::new(Woken::default());
+    let waker = Arc::clone(&woken).into();
+    let mut waiting: Vec<_> = peers
+        .iter()
+        .map(|live| Box::pin(live.until_cut()))
+        .collect();
+    for waits in &mut waiting {
+        let mut context = std::task::Context::from_waker(&waker);
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+    }
+    let id = ca.certificate().id();
+    let effects = gate.registry.set_status(id, Status::Inactive);
+    gate.peers
+        .cut_over(&effects.denied, &gate.registry, now_secs());
+    assert_eq!(woken.0.load(Ordering::Relaxed), 100);
+}
+
+/// How often it was called.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
