@@ -3,6 +3,7 @@
 mod admin;
 mod banner;
 mod crl_files;
+mod desk;
 pub mod dev_pki;
 mod development;
 mod gate;
@@ -39,6 +40,7 @@ use crate::store::sqlite::SqliteStore;
 use crate::telemetry;
 use banner::Banner;
 use crl_files::CrlFiles;
+use desk::Desk;
 use dev_pki::{DevPki, DevPkiError};
 use development::Registry;
 use listeners::{Listening, Reached};
@@ -57,6 +59,8 @@ pub struct App {
     metrics: Option<PrometheusHandle>,
     grace: Duration,
     save_limit: Duration,
+    /// The admin API is served there, and changes of trust are made there, from whichever door.
+    desk: Desk,
 }
 
 /// An instance, and where it is reached.
@@ -88,6 +92,9 @@ pub enum StartError {
         /// Where it is to listen.
         address: SocketAddr,
     },
+    /// The system has no more threads to give.
+    #[error("the thread of the admin API cannot be started: {0}")]
+    Thread(#[source] std::io::Error),
     /// The development certificates cannot be made or used.
     #[error(transparent)]
     DevPki(#[from] DevPkiError),
@@ -168,11 +175,16 @@ impl App {
         mut config: Config,
         resumed: &mut Vec<(InstanceId, Arc<Broker>)>,
     ) -> Result<Self, StartError> {
-        let admin_listener = bind("the admin API", config.admin.listen).await?;
+        let desk = Desk::open().map_err(StartError::Thread)?;
+        let binding = desk
+            .handle()
+            .spawn(bind("the admin API", config.admin.listen));
+        let admin_listener = binding.await.map_err(|_| StartError::Interrupted)??;
         let mut listening = listeners::bind_all(&config).await?;
         let metrics = telemetry::metrics::install();
         let mut dev_pki = development::prepare(&mut config).await?;
         let (control, head) = open_control(&config).await?;
+        control.make_changes_on(desk.handle().clone());
         let missing = match head {
             0 => Missing::New,
             _ => Missing::Lost,
@@ -216,8 +228,11 @@ impl App {
         if let Some(pki) = &mut dev_pki {
             pki.set_endpoint(&endpoint)?;
         }
-        let local = config.admin.socket.as_deref().map(LocalListener::bind);
-        let local = local.transpose()?;
+        let local = {
+            let _there = desk.handle().enter();
+            let local = config.admin.socket.as_deref().map(LocalListener::bind);
+            local.transpose()?
+        };
         let banner = banner(&config, &instances, &endpoint, dev_pki.as_ref());
         let admin = admin::server(
             &config.admin,
@@ -242,6 +257,7 @@ impl App {
             metrics,
             grace: config.shutdown_grace,
             save_limit: config.save_limit,
+            desk,
         })
     }
 
@@ -298,7 +314,7 @@ impl App {
             tasks.spawn(listener::serve(listener, gates, proxies, shutdown.clone()));
         }
         tracing::info!(address = %self.admin_address, "serving the admin API");
-        tasks.spawn(self.admin.serve(shutdown.clone()));
+        tasks.spawn_on(self.admin.serve(shutdown.clone()), self.desk.handle());
         tasks.spawn(
             shutdown
                 .clone()

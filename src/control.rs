@@ -41,6 +41,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -211,6 +212,8 @@ struct Inner {
     /// The connections that end over a time.
     paces: Paces,
     tasks: TaskTracker,
+    /// Where changes are made; if nothing is said, where they are asked for.
+    changes: OnceLock<Handle>,
     closing: CancellationToken,
 }
 
@@ -272,6 +275,12 @@ impl Control {
             && !self.0.closing.is_cancelled()
     }
 
+    /// Make changes there, whoever asks for them. The first word counts. It must live until
+    /// [`close`](Self::close) has returned.
+    pub fn make_changes_on(&self, runtime: Handle) {
+        let _ = self.0.changes.set(runtime);
+    }
+
     /// Finish the changes that are under way and take no more.
     pub async fn close(&self) {
         self.0.closing.cancel();
@@ -289,7 +298,11 @@ impl Control {
         if self.0.closing.is_cancelled() {
             return Err(ControlError::ShuttingDown);
         }
-        match self.0.tasks.spawn(change).await {
+        let made = match self.0.changes.get() {
+            Some(runtime) => self.0.tasks.spawn_on(change, runtime),
+            None => self.0.tasks.spawn(change),
+        };
+        match made.await {
             Ok(answer) => answer,
             Err(error) => Err(ControlError::Internal(format!(
                 "the change panicked: {error}"

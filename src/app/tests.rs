@@ -1,3 +1,5 @@
+use std::io::{Read, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -8,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::ca::certificate::CaCertificate;
 use crate::ca::id::{CaKeyId, CertSerial, RequestId};
+use crate::ca::lifecycle::Status;
 use crate::ca::registry::Purpose;
 use crate::config::Overrides;
 use crate::control::{Caller, Door, Grant, PageRequest, Principal};
@@ -194,6 +197,45 @@ async fn first_start_that_was_cut_short_is_finished_by_the_next() {
     let mut names = registered(&app).await;
     names.sort();
     assert_eq!(names, ["ca-a", "ca-b", "ca-b-issuing"]);
+}
+
+#[tokio::test]
+async fn ca_is_inactivated_while_the_thread_of_the_connections_has_no_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path());
+    let socket = directory.path().join("admin.sock");
+    config.admin.socket = Some(socket.clone());
+    let app = App::build(config).await.unwrap();
+    let pem = std::fs::read_to_string(directory.path().join("certs").join("ca-a.pem")).unwrap();
+    let ca = CaCertificate::from_pem(&pem).unwrap();
+    let registry = app.control().registry(&instance()).unwrap();
+    let answer = while_it_runs(app, async {
+        tokio::task::yield_now().await;
+        inactivate(&socket, ca.serial())
+    });
+    let answer = answer.await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(registry.status(ca.id()), Some(Status::Inactive));
+}
+
+/// Waits for the answer on this thread, which does nothing else meanwhile.
+fn inactivate(socket: &Path, sn: &CertSerial) -> String {
+    let form = format!(
+        "Action=InactivateCaCertificate&MqttInstanceId={}&Sn={sn}",
+        instance()
+    );
+    let mut stream = UnixStream::connect(socket).unwrap();
+    let patience = Some(Duration::from_secs(30));
+    stream.set_read_timeout(patience).unwrap();
+    let request = format!(
+        "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// A session that never ends and waits for topic `w`, and one that has ended and whose will for that

@@ -104,6 +104,7 @@ impl Control {
             reading: Semaphore::new(1),
             paces: Default::default(),
             tasks: TaskTracker::new(),
+            changes: OnceLock::new(),
             closing: CancellationToken::new(),
         });
         let crls = inner.read_new_crls(&snapshot).await?;
