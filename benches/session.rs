@@ -126,7 +126,7 @@ impl World {
     }
 
     /// The message that the publisher sends, from its octets.
-    fn receive(&mut self) -> (Box<ToPublish>, Frame) {
+    fn receive(&mut self) -> (ToPublish, Frame) {
         let Step::Publish(message) = self.publisher.receive(&self.packet) else {
             unreachable!("it is a message");
         };

@@ -320,7 +320,7 @@ where
 
     async fn process_packets(&mut self, cell: &Arc<Cell>, heard: &mut Instant) -> Result<(), End> {
         let mut waiting = cell.session().answers_waiting();
-        let mut packets = 0;
+        let (mut packets, mut clock) = (0, None);
         while self.publishing.is_none() && waiting < MAX_ANSWERS {
             if let Some(end) = self.must_end(cell) {
                 return Err(end);
@@ -331,15 +331,20 @@ where
                 }
                 return Ok(());
             };
-            *heard = Instant::now();
+            // One look at the clock for all that came at once.
+            let now = *clock.get_or_insert_with(|| {
+                *heard = Instant::now();
+                self.hub.now()
+            });
             self.came.packets += 1;
-            self.on_packet(cell, packet).await?;
+            self.on_packet(cell, packet, now).await?;
             packets += 1;
             if packets % PACKETS_AT_ONCE == 0 || self.wakes.work() >= WORK_AT_ONCE {
                 // Others get their turn; those that have got messages first of all.
                 self.wakes.flush();
                 self.count_came();
                 tokio::task::yield_now().await;
+                clock = None;
             }
             waiting = cell.session().answers_waiting();
         }

@@ -33,8 +33,8 @@ where
         &mut self,
         cell: &Arc<Cell>,
         packet: Incoming,
+        now: u64,
     ) -> Result<(), End> {
-        let now = self.hub.now();
         if let Incoming::Disconnect(packet) = &packet {
             self.left_with = Some(packet.reason);
         }
