@@ -339,7 +339,8 @@ where
             self.came.packets += 1;
             self.on_packet(cell, packet, now).await?;
             packets += 1;
-            if packets % PACKETS_AT_ONCE == 0 || self.wakes.work() >= WORK_AT_ONCE {
+            if usize::is_multiple_of(packets, PACKETS_AT_ONCE) || self.wakes.work() >= WORK_AT_ONCE
+            {
                 // Others get their turn; those that have got messages first of all.
                 self.wakes.flush();
                 self.count_came();

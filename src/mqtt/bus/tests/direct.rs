@@ -302,7 +302,7 @@ async fn the_order_of_each_publisher_holds_across_both_ways() {
                     if let Attempt::NotNow(unsent) = attempt.unwrap() {
                         bus.publish_waiting(from, unsent, frame).await.unwrap();
                     }
-                    if number % 5 == 0 {
+                    if number.is_multiple_of(5) {
                         tokio::task::yield_now().await;
                     }
                 }

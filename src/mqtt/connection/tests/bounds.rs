@@ -107,7 +107,7 @@ async fn messages_of_a_client_keep_their_order_with_the_router_and_without_it() 
             if number % 100 == 50 {
                 bus.kill_router_for_tests();
             }
-            if number % 7 == 0 {
+            if number.is_multiple_of(7) {
                 tokio::task::yield_now().await;
             }
         }
