@@ -38,7 +38,7 @@ use portcullis::mqtt::session::message::SharedBudget;
 use portcullis::mqtt::session::subscriptions::Place;
 use portcullis::mqtt::session::{Session, Step, ToPublish};
 use portcullis::mqtt::settings::{Limits, Overflow, Policy};
-use portcullis::mqtt::shard::{Cell, Shard};
+use portcullis::mqtt::shard::{Cell, Shard, Wakes};
 use portcullis::mqtt::shared::Presence;
 use portcullis::mqtt::sys::tally::Tally;
 use portcullis::mqtt::topics::{Subscription, TopicLimits};
@@ -126,7 +126,7 @@ impl World {
     }
 
     /// The message that the publisher sends, from its octets.
-    fn receive(&mut self) -> (Box<ToPublish>, Frame) {
+    fn receive(&mut self) -> (ToPublish, Frame) {
         let Step::Publish(message) = self.publisher.receive(&self.packet) else {
             unreachable!("it is a message");
         };
@@ -155,7 +155,7 @@ impl World {
 
     /// The bus gives the message to the shard. Gives the messages that were written.
     fn deliver(&mut self, delivery: &Delivery) -> usize {
-        self.shard.deliver(delivery, NOW);
+        self.shard.deliver(delivery, NOW, &mut Wakes::default());
         let written = self.subscribers.iter_mut().map(Connected::transmit);
         written.sum()
     }

@@ -97,9 +97,9 @@ fn round_trip(version: Version, packet: &Incoming) {
             assert_eq!(out.len(), packet.len(version));
             let expected = Publish {
                 alias: None,
-                ..publish.clone()
+                ..(**publish).clone()
             };
-            assert_eq!(again(version, out), Incoming::Publish(expected));
+            assert_eq!(again(version, out), Incoming::Publish(Box::new(expected)));
         }
         _ => {}
     }

@@ -40,7 +40,7 @@ struct World {
     decoder: Decoder,
     buffer: BytesMut,
     connected: Option<Connect>,
-    publishing: Option<Box<ToPublish>>,
+    publishing: Option<ToPublish>,
     sent: HashMap<u16, Sent>,
     /// QoS 2 messages that the bus was given and the client has not released.
     received: HashSet<u16>,

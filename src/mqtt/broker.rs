@@ -12,6 +12,7 @@ use super::persist::{self, Keeper, Missed, Restored};
 use super::session::Due;
 use super::sessions::BrokerSessions;
 use super::settings::Settings;
+use super::shard::Wakes;
 use super::sys::{self, BrokerObserver, Inlet};
 use crate::ca::id::InstanceId;
 use crate::control::observe::Observer;
@@ -185,8 +186,12 @@ async fn drain(hub: Arc<Hub>, mut link: ShardLink) {
     loop {
         let deliveries = link.recv().await;
         let now = hub.now();
-        for delivery in deliveries {
-            shard.deliver(&delivery, now);
+        for some in deliveries.chunks(AT_ONCE) {
+            // Told when they have all of these.
+            let mut wakes = Wakes::default();
+            for delivery in some {
+                shard.deliver(delivery, now, &mut wakes);
+            }
         }
     }
 }
@@ -215,6 +220,9 @@ async fn keep_time(hub: Arc<Hub>) {
         }
     }
 }
+
+/// Messages that sessions are given before their connections are told.
+const AT_ONCE: usize = 64;
 
 /// How often retained and queued messages that are of no use any more are looked for, milliseconds.
 const PURGE_EVERY_MS: u64 = 60_000;

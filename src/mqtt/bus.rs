@@ -4,6 +4,16 @@
 //! frame to every shard that has a filter for the topic, once per shard however many of its
 //! filters match, together with the list of those filters, so that the shard need not match again.
 //!
+//! # Two ways
+//!
+//! [`Bus::publish`] goes through a router, which takes a message for a shard that is busy.
+//! [`Bus::publish_now`] does without it where it can: if nothing is on its way from the source to the
+//! destination, and the link of the destination has done with what it had, the publisher gives the
+//! frame to the sessions itself. What is on its way is looked at under the lock of the source, which
+//! is kept until the sessions have the frame, so messages of one source arrive in order whichever way
+//! each of them goes. The lock of a source therefore comes before those of whoever is given
+//! something, and nobody publishes while holding one of those.
+//!
 //! # Why the router sees shards, not topics
 //!
 //! Below is the router of `rumqttd`. It never frees what it learned about a filter or a topic, it
@@ -17,12 +27,15 @@
 //!
 //! # Why nothing is lost
 //!
-//! Messages from one shard to another have dense sequence numbers, and the source keeps them until
-//! the destination has taken them. If the router's thread ends, stalls or skips a number, the
-//! supervisor replaces it and the sources send again what was not taken; the
+//! What is given directly has arrived when `publish_now` returns; it was never on its way.
+//!
+//! Messages from one shard to another through the router have dense sequence numbers, and the source
+//! keeps them until the destination has taken them. If the router's thread ends, stalls or skips a
+//! number, the supervisor replaces it and the sources send again what was not taken; the
 //! destination drops what it already has. What is kept is bounded for each destination, and the
 //! router's log for it is larger than that bound, so it cannot rotate away a message that was not
-//! taken. When the bound is reached, [`Bus::publish`] waits: that is the back-pressure.
+//! taken. When the bound is reached, [`Bus::publish`] waits: that is the back-pressure. What goes the
+//! direct way needs none, since whoever publishes does the work.
 
 mod directory;
 mod frame;
@@ -33,10 +46,13 @@ mod settings;
 mod slots;
 mod supervisor;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use self::directory::Crowd;
+use self::directory::Plan;
 use self::lanes::Lanes;
 pub use self::link::ShardLink;
 pub use self::settings::BusSettings;
@@ -128,6 +144,10 @@ pub struct ShareId {
     generation: u32,
 }
 
+/// A map by what the broker numbers itself: no client chooses the keys, so their hash need not keep
+/// anybody from guessing it.
+pub type ById<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// A session, as its shard calls it; the bus gives it back as it was.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct SessionKey(pub u64);
@@ -142,6 +162,22 @@ pub struct Routed {
     /// How many shared groups have a member that gets it.
     pub shares: usize,
 }
+
+/// The members of shared groups that were chosen, and of which group.
+pub type Members<'a> = &'a [(SessionKey, ShareId)];
+
+/// What came of publishing without waiting.
+#[derive(Debug)]
+pub enum Attempt {
+    /// The bus has the message, or those whom it is for.
+    Done(Routed),
+    /// Some shard is behind: nobody has it. [`Bus::publish_waiting`] waits.
+    NotNow(Unsent),
+}
+
+/// A message that was not sent: whom it is for.
+#[derive(Debug)]
+pub struct Unsent(Plan);
 
 /// A frame for this shard, once, with everyone in the shard it is for.
 #[derive(Clone, Debug)]
@@ -252,7 +288,51 @@ impl Bus {
         frame: Bytes,
     ) -> Result<Routed, BusError> {
         let plan = self.lanes.directory.plan(topic);
-        self.lanes.send(from_shard, plan, frame).await
+        self.lanes.send(from_shard, &plan, &frame).await
+    }
+
+    /// As [`Bus::publish`], but never waits, and does not trouble the router where no message can be
+    /// overtaken by this one and where it is for few sessions: `give` gives the frame to the
+    /// sessions of a shard that have these filters, and to these members of shared groups. It is
+    /// called for each such shard before this returns; it must not call the bus, and what it does
+    /// must be what is done with the deliveries of that shard's link.
+    ///
+    /// # Errors
+    /// [`BusError::NoSuchShard`].
+    pub fn publish_now(
+        &self,
+        from_shard: usize,
+        topic: &TopicName,
+        frame: &Bytes,
+        mut give: impl FnMut(usize, &[FilterId], Members<'_>),
+    ) -> Result<Attempt, BusError> {
+        let plan = self.lanes.directory.plan(topic);
+        let sent = self.lanes.send_now(from_shard, &plan, frame, |part| {
+            give(part.shard, &part.filters, &part.shared);
+        })?;
+        Ok(match sent {
+            Some(routed) => Attempt::Done(routed),
+            None => Attempt::NotNow(Unsent(plan)),
+        })
+    }
+
+    /// Send, waiting for room, what could not be sent at once.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub async fn publish_waiting(
+        &self,
+        from_shard: usize,
+        unsent: Unsent,
+        frame: Bytes,
+    ) -> Result<Routed, BusError> {
+        self.lanes.send(from_shard, &unsent.0, &frame).await
+    }
+
+    /// Note whether many sessions of a shard have the filter: then what is published goes to them
+    /// through the router, and not in the publisher's own time.
+    pub fn note_crowd(&self, shard: usize, id: FilterId, crowd: Crowd) {
+        self.lanes.directory.set_crowd(shard, id, crowd);
     }
 
     /// Send a frame to one member of a shared group: again, after the member that was chosen
@@ -267,7 +347,7 @@ impl Bus {
         frame: Bytes,
     ) -> Result<Routed, BusError> {
         let plan = self.lanes.directory.plan_for_share(share);
-        self.lanes.send(from_shard, plan, frame).await
+        self.lanes.send(from_shard, &plan, &frame).await
     }
 
     /// Whether anybody is subscribed to the topic, connected or not. Cheap.
@@ -276,7 +356,8 @@ impl Bus {
     }
 
     /// Whether all that was published has been taken, and whoever takes it waits for more: it has
-    /// done with it, if it does so before it asks for the next.
+    /// done with it, if it does so before it asks for the next. Waits for what publishers are giving
+    /// directly.
     pub fn is_idle(&self) -> bool {
         self.lanes.is_idle()
     }
@@ -290,6 +371,15 @@ impl Bus {
     #[cfg(test)]
     pub(super) fn size(&self) -> (usize, usize) {
         self.lanes.directory.size()
+    }
+
+    /// How many sessions each shard has for a topic.
+    #[cfg(test)]
+    pub(super) fn crowds(&self, topic: &str) -> Vec<Crowd> {
+        let topic = TopicName::parse(topic, &Default::default());
+        let plan = topic.map(|topic| self.lanes.directory.plan(&topic));
+        let parts = plan.into_iter().flat_map(|plan| plan.parts);
+        parts.map(|part| part.crowd).collect()
     }
 
     /// How many routers there have been; more than one means that one failed.

@@ -31,7 +31,7 @@ use super::identity::Peer;
 use super::metrics::{self, Ending};
 use super::session::Departure;
 use super::settings::{SessionOnCut, WillOnCut};
-use super::shard::Cell;
+use super::shard::{Cell, Wakes};
 use super::sys::Refused;
 use super::wire::encode::Outgoing;
 use super::wire::{Decoder, QoS, Version, reason};
@@ -73,6 +73,8 @@ pub async fn run<S, P>(
             output: BytesMut::new(),
             unflushed: false,
             publishing: None,
+            wakes: Wakes::default(),
+            came: Came::default(),
             rights: None,
             denials_told: 0,
             refusal: None,
@@ -98,6 +100,10 @@ struct Connection<'a, S, P> {
     output: BytesMut,
     unflushed: bool,
     publishing: Option<Publishing>,
+    /// Whom this connection has given messages, and not told yet.
+    wakes: Wakes,
+    /// What has come and is not in the figures yet.
+    came: Came,
     /// What the client may do; nothing before its CONNECT is accepted.
     rights: Option<Arc<Rights>>,
     denials_told: u8,
@@ -107,12 +113,27 @@ struct Connection<'a, S, P> {
     left_with: Option<u8>,
 }
 
-/// A message the bus has not taken yet. Dropping it takes the message back.
-struct Publishing {
+/// What a client has sent, counted together for many packets.
+#[derive(Default)]
+struct Came {
+    packets: usize,
+    /// Messages that the bus took.
+    messages: usize,
+    /// Octets of their payloads.
+    payload: usize,
+}
+
+/// What is to be said about a message when it is published.
+struct Published {
     id: Option<std::num::NonZeroU16>,
     qos: QoS,
     /// Octets of its payload.
     payload: usize,
+}
+
+/// A message the bus has not taken yet. Dropping it takes the message back.
+struct Publishing {
+    message: Published,
     result: Pin<Box<dyn Future<Output = Result<Routed, BusError>> + Send>>,
 }
 
@@ -158,7 +179,8 @@ where
         };
         drop(connected);
         if let Some(publishing) = self.publishing.take() {
-            cell.session().not_published(publishing.id, publishing.qos);
+            let Published { id, qos, .. } = publishing.message;
+            cell.session().not_published(id, qos);
         }
         let words = self.words(&end);
         self.tell_disconnected(&cell, &admitted, &end, words.as_deref());
@@ -291,7 +313,15 @@ where
 
     /// Process what has been read, as far as it may be processed now.
     async fn process(&mut self, cell: &Arc<Cell>, heard: &mut Instant) -> Result<(), End> {
+        let processed = self.process_packets(cell, heard).await;
+        self.wakes.flush();
+        self.count_came();
+        processed
+    }
+
+    async fn process_packets(&mut self, cell: &Arc<Cell>, heard: &mut Instant) -> Result<(), End> {
         let mut waiting = cell.session().answers_waiting();
+        let (mut packets, mut clock) = (0, None);
         while self.publishing.is_none() && waiting < MAX_ANSWERS {
             if let Some(end) = self.must_end(cell) {
                 return Err(end);
@@ -302,9 +332,22 @@ where
                 }
                 return Ok(());
             };
-            *heard = Instant::now();
-            self.hub.sys.tally.packets_received.add(1);
-            self.on_packet(cell, packet).await?;
+            // One look at the clock for all that came at once.
+            let now = *clock.get_or_insert_with(|| {
+                *heard = Instant::now();
+                self.hub.now()
+            });
+            self.came.packets += 1;
+            self.on_packet(cell, packet, now).await?;
+            packets += 1;
+            if usize::is_multiple_of(packets, PACKETS_AT_ONCE) || self.wakes.work() >= WORK_AT_ONCE
+            {
+                // Others get their turn; those that have got messages first of all.
+                self.wakes.flush();
+                self.count_came();
+                tokio::task::yield_now().await;
+                clock = None;
+            }
             waiting = cell.session().answers_waiting();
         }
         Ok(())
@@ -415,6 +458,10 @@ const CHUNK_MAX: usize = 64 << 10;
 const WRITE_TARGET: usize = 64 << 10;
 /// Answers a client may leave untaken before nothing more is read from it.
 const MAX_ANSWERS: usize = 1_024;
+/// Packets that are processed before others get their turn.
+const PACKETS_AT_ONCE: usize = 256;
+/// How often sessions are given a message before others get their turn.
+const WORK_AT_ONCE: usize = 4_096;
 /// How long a client may take to take its farewell.
 const FAREWELL_LIMIT: Duration = Duration::from_millis(250);
 /// The timer is not set nearer than this.

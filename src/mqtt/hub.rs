@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::access::{Access, Permission};
-use super::bus::{Bus, BusError, Routed, ShardLink};
+use super::bus::{Attempt, Bus, BusError, Routed, ShardLink, Unsent};
 use super::control_channel::{CommandHandler, DEFAULT_RESPONSE_TOPIC};
 use super::frame::{Audience, Frame, Message};
 use super::metrics;
@@ -20,7 +20,7 @@ use super::registry::Registry;
 use super::retained::{Retained, RetainedError, RetainedLimits};
 use super::session::ToPublish;
 use super::settings::{Limits, Settings};
-use super::shard::Shard;
+use super::shard::{Shard, Wakes};
 use super::sys::tally::Tally;
 use super::sys::{Inlet, Sys};
 use super::topics::TopicName;
@@ -144,7 +144,8 @@ impl Hub {
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Publish a message, and retain it if it says so. When this returns, the bus has it.
+    /// Publish a message, and retain it if it says so. When this returns, the bus or the sessions
+    /// have it.
     ///
     /// # Errors
     /// As [`Bus::publish`].
@@ -154,12 +155,54 @@ impl Hub {
         topic: TopicName,
         frame: Frame,
     ) -> Result<Routed, BusError> {
-        if frame.retain() {
-            self.retain(&topic, &frame);
+        let attempt = {
+            let mut wakes = Wakes::default();
+            self.publish_now(shard, &topic, &frame, self.now(), &mut wakes)?
+        };
+        match attempt {
+            Attempt::Done(routed) => Ok(routed),
+            Attempt::NotNow(unsent) => self.publish_waiting(shard, unsent, &frame).await,
         }
+    }
+
+    /// As [`Hub::publish`], as far as nothing has to be waited for. If something has, the message is
+    /// retained, if it says so, and nobody has it.
+    ///
+    /// # Errors
+    /// As [`Bus::publish_now`].
+    pub fn publish_now(
+        &self,
+        shard: usize,
+        topic: &TopicName,
+        frame: &Frame,
+        now: u64,
+        wakes: &mut Wakes,
+    ) -> Result<Attempt, BusError> {
+        if frame.retain() {
+            self.retain(topic, frame);
+        }
+        let shards = self.registry.shards();
         self.bus
-            .publish(shard, &topic, frame.octets().clone())
-            .await
+            .publish_now(shard, topic, frame.octets(), |to, filters, members| {
+                if let Some(to) = shards.get(to) {
+                    let (filters, members) = (filters.iter().copied(), members.iter().copied());
+                    to.give_to(frame, filters, members, now, wakes);
+                }
+            })
+    }
+
+    /// Publish what had to wait.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub async fn publish_waiting(
+        &self,
+        shard: usize,
+        unsent: Unsent,
+        frame: &Frame,
+    ) -> Result<Routed, BusError> {
+        let octets = frame.octets().clone();
+        self.bus.publish_waiting(shard, unsent, octets).await
     }
 
     /// Set, replace or (with an empty payload) clear the retained message of a topic (3.3.1.3).

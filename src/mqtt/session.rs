@@ -67,7 +67,7 @@ pub enum Step {
     /// Nothing, besides sending what there is to send.
     Nothing,
     /// Publish, and then call [`Session::published`].
-    Publish(Box<ToPublish>),
+    Publish(ToPublish),
     /// Subscribe to each filter, and then answer with [`Session::subscribed`].
     Subscribe(ToSubscribe),
     /// Unsubscribe from each filter, and then answer with [`Session::unsubscribed`].
@@ -84,7 +84,7 @@ pub struct ToPublish {
     /// Where it goes.
     pub topic: TopicName,
     /// What came with it.
-    pub packet: super::wire::Publish,
+    pub packet: Box<super::wire::Publish>,
     /// When it expires.
     pub expires_at: Option<u64>,
 }

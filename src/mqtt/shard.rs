@@ -1,6 +1,10 @@
 //! A shard: the sessions that share one link to the bus, and who of them wants what.
 //!
-//! Locks are taken in the order registry, table, session, and never across an await.
+//! Locks are taken in the order registry, table, session, and never across an await. The bus has
+//! the lock of a source when it gives a message to a shard: that comes before the table, and no
+//! message is published while the table or a session is locked.
+
+mod wakes;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -11,15 +15,18 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use super::access::Rights;
-use super::bus::{Bus, BusError, Delivery, FilterId, SessionKey, ShareId};
+use super::bus::{Bus, BusError, ById, Crowd, Delivery, FilterId, SessionKey, ShareId};
 use super::frame::Frame;
 use super::identity::{Client, Owner};
 use super::metrics;
 use super::session::Session;
+use super::session::room::Dropped;
 use super::session::subscriptions::Place;
 use super::shared::Presence;
 use super::sys::tally::Tally;
 use super::topics::{Subscription, TopicFilter};
+
+pub use self::wakes::Wakes;
 
 /// A session where tasks can reach it.
 #[derive(Debug)]
@@ -71,11 +78,15 @@ impl Cell {
         *lock(&self.held_to) = Some(rights);
     }
 
+    /// Whether the connection has to be told that there is something to send, which whoever asks
+    /// does with [`end_wake`](Self::end_wake), soon. Otherwise somebody else does.
+    fn begin_wake(&self) -> bool {
+        !self.woken.swap(true, Ordering::AcqRel)
+    }
+
     /// Tell the connection that there is something to send.
-    pub fn wake(&self) {
-        if !self.woken.swap(true, Ordering::AcqRel) {
-            self.wake.notify_one();
-        }
+    fn end_wake(&self) {
+        self.wake.notify_one();
     }
 
     /// Wait until there may be something to send. Cancel safe.
@@ -161,9 +172,17 @@ pub struct Shard {
 #[derive(Debug, Default)]
 struct Table {
     ids: HashMap<TopicFilter, FilterId>,
-    subscribers: HashMap<FilterId, HashMap<SessionKey, Arc<Cell>>>,
+    subscribers: ById<FilterId, Subscribers>,
     /// Members of shared groups.
-    members: HashMap<SessionKey, Member>,
+    members: ById<SessionKey, Member>,
+}
+
+/// The sessions that have one filter.
+#[derive(Debug, Default)]
+struct Subscribers {
+    cells: ById<SessionKey, Arc<Cell>>,
+    /// What the bus has been told.
+    crowd: Crowd,
 }
 
 #[derive(Debug)]
@@ -224,8 +243,11 @@ impl Shard {
                     }
                 };
                 let subscribers = table.subscribers.entry(id).or_default();
-                if subscribers.insert(cell.key, cell.clone()).is_none() {
+                if subscribers.cells.insert(cell.key, cell.clone()).is_none() {
                     self.tally.subscriptions.rise();
+                }
+                if let Some(crowd) = subscribers.change() {
+                    self.bus.note_crowd(self.index, id, crowd);
                 }
                 Ok(Place::Filter(id))
             }
@@ -250,10 +272,13 @@ impl Shard {
                 let Some(subscribers) = table.subscribers.get_mut(&id) else {
                     return;
                 };
-                if subscribers.remove(&key).is_some() {
+                if subscribers.cells.remove(&key).is_some() {
                     self.tally.subscriptions.fall();
                 }
-                if subscribers.is_empty() {
+                if let Some(crowd) = subscribers.change() {
+                    self.bus.note_crowd(self.index, id, crowd);
+                }
+                if subscribers.cells.is_empty() {
                     table.subscribers.remove(&id);
                     table.ids.remove(had.filter());
                     self.bus.unsubscribe(self.index, id);
@@ -280,57 +305,70 @@ impl Shard {
     }
 
     /// Give a delivery of the bus to the sessions it is for, at this time of the broker's clock.
-    pub fn deliver(self: &Arc<Self>, delivery: &Delivery, now: u64) {
-        let Some(frame) = Frame::parse(delivery.frame.clone()) else {
-            tracing::error!(shard = self.index, "the bus delivered what is no frame");
-            return;
-        };
+    pub fn deliver(self: &Arc<Self>, delivery: &Delivery, now: u64, wakes: &mut Wakes) {
+        match Frame::parse(delivery.frame.clone()) {
+            Some(frame) => self.give_to(&frame, delivery.filters(), delivery.shared(), now, wakes),
+            None => {
+                tracing::error!(shard = self.index, "the bus delivered what is no frame");
+            }
+        }
+    }
+
+    /// Give a message to the sessions that have these filters, and to these members of shared
+    /// groups, at this time of the broker's clock.
+    pub fn give_to(
+        self: &Arc<Self>,
+        frame: &Frame,
+        mut filters: impl Iterator<Item = FilterId>,
+        shared: impl Iterator<Item = (SessionKey, ShareId)>,
+        now: u64,
+        wakes: &mut Wakes,
+    ) {
         let table = lock(&self.table);
-        let mut filters = delivery.filters();
         match (filters.next(), filters.next()) {
             (None, _) => {}
             (Some(id), None) => {
-                for cell in table
-                    .subscribers
-                    .get(&id)
-                    .into_iter()
-                    .flat_map(HashMap::values)
-                {
-                    self.give(cell, &frame, [Place::Filter(id)], now);
+                for cell in table.subscribers_of(id) {
+                    self.give(cell, frame, [Place::Filter(id)], now, wakes);
                 }
             }
             (Some(first), Some(second)) => {
-                let mut wanted: HashMap<SessionKey, (&Arc<Cell>, Vec<Place>)> = HashMap::new();
+                let mut wanted: ById<SessionKey, (&Arc<Cell>, Vec<Place>)> = ById::default();
                 for id in [first, second].into_iter().chain(filters) {
-                    for cell in table
-                        .subscribers
-                        .get(&id)
-                        .into_iter()
-                        .flat_map(HashMap::values)
-                    {
+                    for cell in table.subscribers_of(id) {
                         let (_, places) = wanted.entry(cell.key).or_insert((cell, Vec::new()));
                         places.push(Place::Filter(id));
                     }
                 }
                 for (cell, places) in wanted.into_values() {
-                    self.give(cell, &frame, places, now);
+                    self.give(cell, frame, places, now, wakes);
                 }
             }
         }
-        for (key, share) in delivery.shared() {
+        for (key, share) in shared {
             match table.members.get(&key) {
-                Some(member) => self.give(&member.cell, &frame, [Place::Share(share)], now),
-                None => self.pass_on(share, &frame),
+                Some(member) => self.give(&member.cell, frame, [Place::Share(share)], now, wakes),
+                None => self.pass_on(share, frame),
             }
         }
     }
 
-    fn give(&self, cell: &Cell, frame: &Frame, places: impl IntoIterator<Item = Place>, now: u64) {
+    fn give(
+        &self,
+        cell: &Arc<Cell>,
+        frame: &Frame,
+        places: impl IntoIterator<Item = Place>,
+        now: u64,
+        wakes: &mut Wakes,
+    ) {
         let taken = cell.session().deliver(frame, places, now);
-        metrics::dropped_from_queue(&taken.dropped);
-        self.tally.messages_dropped.add(taken.dropped.for_room());
+        if taken.dropped != Dropped::default() {
+            metrics::dropped_from_queue(&taken.dropped);
+            self.tally.messages_dropped.add(taken.dropped.for_room());
+        }
+        wakes.given();
         if taken.queued {
-            cell.wake();
+            wakes.add(cell);
         }
     }
 
@@ -346,6 +384,52 @@ impl Shard {
     }
 }
 
+impl Table {
+    fn subscribers_of(&self, id: FilterId) -> impl Iterator<Item = &Arc<Cell>> {
+        let subscribers = self.subscribers.get(&id).into_iter();
+        subscribers.flat_map(|subscribers| subscribers.cells.values())
+    }
+}
+
+impl Subscribers {
+    /// What they are now, if they were not before. What comes and goes at the border changes
+    /// nothing.
+    fn change(&mut self) -> Option<Crowd> {
+        let crowd = crowd_after(self.crowd, self.cells.len());
+        let before = std::mem::replace(&mut self.crowd, crowd);
+        (crowd != before).then_some(crowd)
+    }
+}
+
+fn crowd_after(before: Crowd, count: usize) -> Crowd {
+    match before {
+        Crowd::Small if count > CROWD => Crowd::Large,
+        Crowd::Large if count <= CROWD / 2 => Crowd::Small,
+        _ => before,
+    }
+}
+
+/// More sessions of a filter than this are not served by the publisher itself.
+const CROWD: usize = 256;
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_that_shrinks_a_little_is_still_one() {
+        let (mut crowd, mut changes) = (Crowd::Small, Vec::new());
+        for count in (0..=300).chain((0..300).rev()).chain(0..200) {
+            let after = crowd_after(crowd, count);
+            if after != crowd {
+                changes.push(count);
+            }
+            crowd = after;
+        }
+        assert_eq!(changes, [CROWD + 1, CROWD / 2]);
+    }
 }

@@ -75,7 +75,8 @@ families! {
     describe_gauge "portcullis_persistence_failing" "Instances whose sessions and retained messages cannot be written to disk now, or not in time.";
     describe_counter "portcullis_bus_published_total" "Frames that the bus took.";
     describe_counter "portcullis_bus_unmatched_total" "Frames that no shard had a filter for.";
-    describe_counter "portcullis_bus_delivered_total" "Frames that the bus gave to shards.";
+    describe_counter "portcullis_bus_direct_total" "Frames that publishers gave to shards themselves, without the router.";
+    describe_counter "portcullis_bus_delivered_total" "Frames that shards took from the router.";
     describe_counter "portcullis_bus_duplicates_total" "Frames that came again after a router was replaced, and were dropped.";
     describe_counter "portcullis_bus_resent_total" "Frames that were sent again after a router was replaced.";
     describe_counter "portcullis_bus_waits_total" "Publishes that waited for a shard to take what was on the way.";

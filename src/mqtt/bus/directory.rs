@@ -27,6 +27,18 @@ pub(super) struct Part {
     pub(super) shard: usize,
     pub(super) filters: Vec<FilterId>,
     pub(super) shared: Vec<(SessionKey, ShareId)>,
+    /// One of the filters has a crowd behind it.
+    pub(super) crowd: Crowd,
+}
+
+/// How many sessions of a shard have subscribed to a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Crowd {
+    /// So few that a publisher may serve them itself.
+    #[default]
+    Small,
+    /// More than that.
+    Large,
 }
 
 struct Inner {
@@ -39,7 +51,7 @@ struct Inner {
 /// One filter.
 #[derive(Default)]
 struct Entry {
-    shards: Vec<(usize, FilterId)>,
+    shards: Vec<(usize, FilterId, Crowd)>,
     groups: HashMap<Box<str>, Members>,
 }
 
@@ -65,13 +77,28 @@ impl Directory {
         let Inner { trie, filters, .. } = &mut *inner;
         let slots = filters.get_mut(shard)?;
         let entry = trie.get_or_insert_with(filter, Entry::default);
-        if let Some((_, known)) = entry.shards.iter().find(|(known, _)| *known == shard) {
+        if let Some((_, known, _)) = entry.shards.iter().find(|known| known.0 == shard) {
             return Some(*known);
         }
         let (index, generation) = slots.insert(filter.clone());
         let id = FilterId { index, generation };
-        entry.shards.push((shard, id));
+        entry.shards.push((shard, id, Crowd::Small));
         Some(id)
+    }
+
+    /// Note how many sessions of the shard have the filter.
+    pub(super) fn set_crowd(&self, shard: usize, id: FilterId, crowd: Crowd) {
+        let mut inner = self.write();
+        let Inner { trie, filters, .. } = &mut *inner;
+        let filter = filters
+            .get(shard)
+            .and_then(|slots| slots.get(id.index, id.generation));
+        if let Some(filter) = filter
+            && let Some(entry) = trie.get_mut(filter)
+            && let Some(known) = entry.shards.iter_mut().find(|known| known.0 == shard)
+        {
+            known.2 = crowd;
+        }
     }
 
     pub(super) fn unsubscribe(&self, shard: usize, id: FilterId) {
@@ -84,7 +111,7 @@ impl Directory {
             return;
         };
         if let Some(entry) = trie.get_mut(&filter) {
-            entry.shards.retain(|(known, _)| *known != shard);
+            entry.shards.retain(|known| known.0 != shard);
         }
         remove_if_unused(trie, &filter);
     }
@@ -155,8 +182,12 @@ impl Directory {
     pub(super) fn plan(&self, topic: &TopicName) -> Plan {
         let mut plan = Plan::default();
         self.read().trie.visit(topic, &mut |entry| {
-            for &(shard, id) in &entry.shards {
-                plan.part(shard).filters.push(id);
+            for &(shard, id, crowd) in &entry.shards {
+                let part = plan.part(shard);
+                part.filters.push(id);
+                if crowd == Crowd::Large {
+                    part.crowd = crowd;
+                }
             }
             for members in entry.groups.values() {
                 if let Some((session, shard)) = members.group.select() {
@@ -227,6 +258,7 @@ impl Plan {
                 shard,
                 filters: Vec::new(),
                 shared: Vec::new(),
+                crowd: Crowd::Small,
             });
             self.parts.len() - 1
         });
@@ -276,6 +308,27 @@ mod tests {
         assert_eq!(plan.parts.len(), 2);
         assert_eq!(plan.parts[0].filters, [other]);
         assert_eq!(plan.parts[1].filters, [wide, narrow]);
+    }
+
+    #[test]
+    fn a_crowd_behind_one_filter_is_one_behind_the_part() {
+        let directory = Directory::new(2);
+        let wide = directory.subscribe(1, &filter("#")).unwrap();
+        directory.subscribe(1, &filter("a/+")).unwrap();
+        directory.subscribe(0, &filter("#")).unwrap();
+        let crowds = || {
+            let plan = directory.plan(&topic("a/b"));
+            plan.parts.iter().map(|part| part.crowd).collect::<Vec<_>>()
+        };
+        assert_eq!(crowds(), [Crowd::Small, Crowd::Small]);
+        directory.set_crowd(1, wide, Crowd::Large);
+        assert_eq!(crowds(), [Crowd::Small, Crowd::Large]);
+        directory.set_crowd(1, wide, Crowd::Small);
+        assert_eq!(crowds(), [Crowd::Small, Crowd::Small]);
+        // One that is not there any more.
+        directory.unsubscribe(1, wide);
+        directory.set_crowd(1, wide, Crowd::Large);
+        assert_eq!(crowds(), [Crowd::Small, Crowd::Small]);
     }
 
     #[test]

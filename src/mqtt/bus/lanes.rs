@@ -1,5 +1,7 @@
 //! What is on the way between shards, and what has been taken.
 
+mod direct;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -84,6 +86,7 @@ pub(super) struct Meters {
     unmatched: Counter,
     waits: Counter,
     overloads: Counter,
+    direct: Counter,
     pub(super) delivered: Counter,
     pub(super) duplicates: Counter,
 }
@@ -125,8 +128,8 @@ impl Lanes {
     pub(super) async fn send(
         &self,
         from: usize,
-        plan: Plan,
-        frame: Bytes,
+        plan: &Plan,
+        frame: &Bytes,
     ) -> Result<Routed, BusError> {
         let source = self
             .sources
@@ -139,7 +142,7 @@ impl Lanes {
         }
         let mut admitted = Vec::with_capacity(plan.parts.len());
         for part in &plan.parts {
-            let message = frame::encode(from, &part.filters, &part.shared, &frame);
+            let message = frame::encode(from, &part.filters, &part.shared, frame);
             if let Some(permit) = self.admit(part.shard, &message).await? {
                 admitted.push((part.shard, message, permit));
             }
@@ -393,6 +396,7 @@ impl Meters {
             unmatched: metrics::counter!("portcullis_bus_unmatched_total"),
             waits: metrics::counter!("portcullis_bus_waits_total"),
             overloads: metrics::counter!("portcullis_bus_overloads_total"),
+            direct: metrics::counter!("portcullis_bus_direct_total"),
             delivered: metrics::counter!("portcullis_bus_delivered_total"),
             duplicates: metrics::counter!("portcullis_bus_duplicates_total"),
         }

@@ -39,6 +39,9 @@ impl ShardLink {
 
     /// The next deliveries, at least one; in the order of publishing for each source shard.
     ///
+    /// To ask for more says that all that was given before has been done with: from then on
+    /// publishers may give to the same sessions themselves ([`Bus::publish_now`](super::Bus::publish_now)).
+    ///
     /// Cancelling it loses nothing. It never ends by itself, also while the router is replaced.
     pub async fn recv(&mut self) -> Vec<Delivery> {
         while self.ready.is_empty() {
@@ -138,7 +141,8 @@ impl std::fmt::Debug for ShardLink {
     }
 }
 
-/// While it lives, the supervisor may take silence as the router's fault.
+/// While it lives, the supervisor may take silence as the router's fault, and publishers may do
+/// without the router if nothing of theirs is on its way.
 struct Waiting<'a>(&'a Destination);
 
 impl<'a> Waiting<'a> {

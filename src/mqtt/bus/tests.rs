@@ -4,6 +4,8 @@ use std::time::Duration;
 use super::*;
 use crate::mqtt::topics::{Subscription, TopicLimits};
 
+mod direct;
+
 fn filter(text: &str) -> TopicFilter {
     TopicFilter::parse(text, &TopicLimits::default()).unwrap()
 }

@@ -1,18 +1,15 @@
 //! What a packet of the client makes the connection do.
 
 use std::collections::HashSet;
-use std::future::Future;
 use std::num::NonZeroU16;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::end::End;
-use super::{Connection, Publishing};
+use super::{Connection, Published, Publishing};
 use crate::mqtt::access::{Permission, Publishing as Purpose};
-use crate::mqtt::bus::{BusError, Routed};
+use crate::mqtt::bus::{Attempt, BusError, Routed};
 use crate::mqtt::frame::{Audience, Message};
 use crate::mqtt::identity::Peer;
 use crate::mqtt::metrics::{self, Ending};
@@ -36,16 +33,19 @@ where
         &mut self,
         cell: &Arc<Cell>,
         packet: Incoming,
+        now: u64,
     ) -> Result<(), End> {
-        let now = self.hub.now();
         if let Incoming::Disconnect(packet) = &packet {
             self.left_with = Some(packet.reason);
         }
         let step = cell.session().on_packet(packet, now)?;
         match step {
             Step::Nothing => Ok(()),
-            Step::Publish(message) => self.publish(cell, *message).await,
+            Step::Publish(message) => self.publish(cell, &message, now),
             Step::Subscribe(wanted) => {
+                // It gives others their turn in between.
+                self.wakes.flush();
+                self.count_came();
                 self.subscribe(cell, wanted).await;
                 Ok(())
             }
@@ -57,16 +57,14 @@ where
         }
     }
 
-    async fn publish(&mut self, cell: &Arc<Cell>, message: ToPublish) -> Result<(), End> {
+    fn publish(&mut self, cell: &Arc<Cell>, message: &ToPublish, now: u64) -> Result<(), End> {
         let qos = message.packet.qos;
         match self.publishing("publish", &message.topic) {
             Purpose::Message => {}
             Purpose::Denied(_) => return self.deny(cell, message.id, qos),
             Purpose::Command => {
                 let peer = self.peer.verified();
-                let begun = self
-                    .hub
-                    .run_command(peer, self.remote, cell.shard, &message);
+                let begun = self.hub.run_command(peer, self.remote, cell.shard, message);
                 let code = match begun {
                     true => reason::SUCCESS,
                     false => reason::QUOTA_EXCEEDED,
@@ -86,38 +84,54 @@ where
             payload: &message.packet.payload,
         }
         .encode();
-        let (hub, shard) = (self.hub.clone(), cell.shard);
-        let mut publishing = Publishing {
+        let published = Published {
             id: message.id,
             qos,
             payload: message.packet.payload.len(),
-            result: Box::pin(async move { hub.publish(shard, message.topic, frame).await }),
         };
-        let first = poll_once(publishing.result.as_mut()).await;
-        self.publishing = Some(publishing);
-        match first {
-            Poll::Ready(result) => self.finish_publish(cell, result),
-            Poll::Pending => Ok(()),
+        let shard = cell.shard;
+        let attempt = self
+            .hub
+            .publish_now(shard, &message.topic, &frame, now, &mut self.wakes);
+        match attempt {
+            Ok(Attempt::Done(routed)) => self.has_published(cell, published, Ok(routed)),
+            Err(error) => self.has_published(cell, published, Err(error)),
+            Ok(Attempt::NotNow(unsent)) => {
+                let hub = self.hub.clone();
+                self.publishing = Some(Publishing {
+                    message: published,
+                    result: Box::pin(
+                        async move { hub.publish_waiting(shard, unsent, &frame).await },
+                    ),
+                });
+                Ok(())
+            }
         }
     }
 
-    /// The bus has taken the message, or not.
+    /// The bus has taken the message that had to wait, or not.
     pub(super) fn finish_publish(
         &mut self,
         cell: &Cell,
         result: Result<Routed, BusError>,
     ) -> Result<(), End> {
-        let Some(Publishing {
-            id, qos, payload, ..
-        }) = self.publishing.take()
-        else {
-            return Ok(());
-        };
+        match self.publishing.take() {
+            Some(publishing) => self.has_published(cell, publishing.message, result),
+            None => Ok(()),
+        }
+    }
+
+    /// The bus or the sessions have the message, or nobody has.
+    fn has_published(
+        &mut self,
+        cell: &Cell,
+        Published { id, qos, payload }: Published,
+        result: Result<Routed, BusError>,
+    ) -> Result<(), End> {
         match result {
             Ok(routed) => {
-                self.hub.counters.received.increment(1);
-                self.hub.sys.tally.messages_received.add(1);
-                self.hub.sys.tally.payload_received.add(payload);
+                self.came.messages += 1;
+                self.came.payload += payload;
                 let code = match routed.filters + routed.shares {
                     0 => reason::NO_MATCHING_SUBSCRIBERS,
                     _ => reason::SUCCESS,
@@ -282,12 +296,4 @@ where
         }
         place.is_some()
     }
-}
-
-/// Whether the future is ready at once.
-async fn poll_once<F>(mut future: Pin<&mut F>) -> Poll<F::Output>
-where
-    F: Future + ?Sized,
-{
-    std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }

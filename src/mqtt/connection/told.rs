@@ -70,6 +70,21 @@ where
         }
     }
 
+    /// Put what has come into the figures: before anything is answered, and once for many packets,
+    /// since all connections count in the same places.
+    pub(super) fn count_came(&mut self) {
+        let came = std::mem::take(&mut self.came);
+        let tally = &self.hub.sys.tally;
+        if came.packets > 0 {
+            tally.packets_received.add(came.packets);
+        }
+        if came.messages > 0 {
+            self.hub.counters.received.increment(came.messages as u64);
+            tally.messages_received.add(came.messages);
+            tally.payload_received.add(came.payload);
+        }
+    }
+
     fn who(&self) -> Who<'_> {
         Who {
             peer: self.peer.verified(),

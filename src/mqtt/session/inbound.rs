@@ -120,7 +120,7 @@ impl Session {
         }
     }
 
-    fn on_publish(&mut self, mut packet: Publish, now: u64) -> Result<Step, Fault> {
+    fn on_publish(&mut self, mut packet: Box<Publish>, now: u64) -> Result<Step, Fault> {
         let topic = self.resolve(&mut packet)?;
         if let Some(response) = &packet.response_topic
             && TopicName::parse(response.clone(), &self.limits.topics).is_err()
@@ -145,12 +145,12 @@ impl Session {
         let expires_at = packet
             .expiry
             .map(|seconds| now.saturating_add(u64::from(seconds) * 1_000).max(1));
-        Ok(Step::Publish(Box::new(ToPublish {
+        Ok(Step::Publish(ToPublish {
             id: packet.id,
             topic,
             expires_at,
             packet,
-        })))
+        }))
     }
 
     /// The topic, from its text or its alias (3.3.2.3.4).

@@ -74,7 +74,7 @@ struct World {
     client_codec: v5::Codec,
     wire: BytesMut,
     /// Given to the bus, not taken yet.
-    pending: VecDeque<Box<ToPublish>>,
+    pending: VecDeque<ToPublish>,
     /// What the bus has taken.
     bus_1: Vec<u32>,
     bus_2: Vec<u32>,

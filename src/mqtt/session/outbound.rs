@@ -354,6 +354,10 @@ impl Outbound {
             return;
         };
         if let Some(entry) = self.inflight.remove(place) {
+            if self.inflight.is_empty() {
+                // As in the queue.
+                self.inflight.clear();
+            }
             if place < self.sent {
                 self.sent -= 1;
             }
@@ -365,6 +369,9 @@ impl Outbound {
 
     fn find(&self, id: NonZeroU16) -> Option<usize> {
         let first = self.inflight.front()?.id;
+        if first == id {
+            return Some(0);
+        }
         self.inflight
             .binary_search_by_key(&distance(first, id), |entry| distance(first, entry.id))
             .ok()

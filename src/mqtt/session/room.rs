@@ -170,11 +170,20 @@ impl Outbound {
     }
 
     pub(super) fn enqueue_at(&mut self, message: Message, now: u64) -> Taken {
+        if self.room.full(self.queue.len(), message.size()).is_some() {
+            return self.enqueue_into_full(message, now);
+        }
+        self.push(message);
+        Taken {
+            queued: true,
+            dropped: Dropped::default(),
+        }
+    }
+
+    fn enqueue_into_full(&mut self, message: Message, now: u64) -> Taken {
         let size = message.size();
         let mut taken = Taken::default();
-        if self.room.full(self.queue.len(), size).is_some() {
-            self.drop_useless(now, &mut taken.dropped);
-        }
+        self.drop_useless(now, &mut taken.dropped);
         while let Some(full) = self.room.full(self.queue.len(), size) {
             // A message that never fits drives no other out.
             let oldest = match self.room.overflow {
@@ -210,6 +219,11 @@ impl Outbound {
     /// [`free`](Room::free).
     pub(super) fn pop(&mut self) -> Option<Message> {
         let message = self.queue.pop_front()?;
+        if self.queue.is_empty() {
+            // What comes next goes to the beginning again: a queue that is emptied again and again
+            // uses the little memory that is at hand, not all that it once needed.
+            self.queue.clear();
+        }
         self.room.first += 1;
         self.room.queue_bytes = self.room.queue_bytes.saturating_sub(message.size());
         Some(message)

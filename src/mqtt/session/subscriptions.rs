@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use super::message::Message;
 use super::room::Taken;
 use super::{Session, lower};
-use crate::mqtt::bus::{FilterId, ShareId};
+use crate::mqtt::bus::{ById, FilterId, ShareId};
 use crate::mqtt::frame::{Audience, Frame};
 use crate::mqtt::topics::Subscription;
 use crate::mqtt::wire::encode::Outgoing;
@@ -17,7 +17,7 @@ use crate::mqtt::wire::{QoS, reason};
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     places: HashMap<Subscription, Place>,
-    terms: HashMap<Place, Terms>,
+    terms: ById<Place, Terms>,
 }
 
 /// The name the bus has for a subscription.

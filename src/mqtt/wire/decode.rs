@@ -105,7 +105,8 @@ fn decode(
         3 => {
             let mut body = packet.freeze();
             body.advance(header);
-            publish::decode(version, first & 0x0F, body).map(Incoming::Publish)
+            let packet = publish::decode(version, first & 0x0F, body)?;
+            Ok(Incoming::Publish(Box::new(packet)))
         }
         4 => ack(version, AckKind::PubAck, header, packet),
         5 => ack(version, AckKind::PubRec, header, packet),

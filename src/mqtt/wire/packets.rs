@@ -12,8 +12,8 @@ use super::{QoS, Version};
 pub enum Incoming {
     /// CONNECT, first and once.
     Connect(Box<Connect>),
-    /// PUBLISH.
-    Publish(Publish),
+    /// PUBLISH; apart, since it is large and others are small.
+    Publish(Box<Publish>),
     /// PUBACK, PUBREC, PUBREL or PUBCOMP.
     Ack(Ack),
     /// SUBSCRIBE.

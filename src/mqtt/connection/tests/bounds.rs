@@ -4,11 +4,16 @@ use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5;
 
 use super::harness::*;
+use crate::mqtt::bus::Crowd;
 
 /// How many filters and topics come and go.
 const MANY: usize = 100_000;
 /// Filters of one SUBSCRIBE.
 const AT_A_TIME: usize = 500;
+/// More filters for `t/x` than a publisher serves by itself.
+const THROUGH_THE_ROUTER: [&str; 9] = [
+    "t/x", "t/+", "t/#", "+/x", "+/+", "+/#", "#", "t/x/#", "+/x/#",
+];
 
 #[tokio::test]
 async fn a_hundred_thousand_filters_that_came_and_went_leave_nothing_behind() {
@@ -59,7 +64,9 @@ async fn clients_stay_connected_and_lose_nothing_when_the_router_dies() {
     let world = World::start().await;
     let bus = world.broker.hub().bus();
     let mut to = world.simple5("to").await;
-    to.subscribe("t/#", QoS::AtLeastOnce).await;
+    for filter in THROUGH_THE_ROUTER {
+        to.subscribe(filter, QoS::AtLeastOnce).await;
+    }
     let mut from = world.simple5("from").await;
     for number in 1..=5_u64 {
         for payload in ["before", "after"] {
@@ -76,6 +83,63 @@ async fn clients_stay_connected_and_lose_nothing_when_the_router_dies() {
         while bus.routers() <= number {
             assert!(tokio::time::Instant::now() < deadline, "no new router");
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_of_a_client_keep_their_order_with_the_router_and_without_it() {
+    let world = World::start().await;
+    let bus = world.broker.hub().bus();
+    let mut to = world.simple5("to").await;
+    for filter in THROUGH_THE_ROUTER {
+        to.subscribe(filter, QoS::AtMostOnce).await;
+    }
+    let mut from = world.simple5("from").await;
+    const MESSAGES: u32 = 400;
+    let publishing = async {
+        for number in 0..MESSAGES {
+            // One filter matches the other topic.
+            let topic = if number % 5 < 2 { "t/x" } else { "u" };
+            let mut sent = message(topic, QoS::AtMostOnce, "");
+            sent.payload = number.to_string().into();
+            from.send(sent).await;
+            if number % 100 == 50 {
+                bus.kill_router_for_tests();
+            }
+            if number.is_multiple_of(7) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let receiving = async {
+        for number in 0..MESSAGES {
+            assert_eq!(to.message().await.payload, number.to_string());
+        }
+    };
+    tokio::join!(publishing, receiving);
+    assert!(bus.routers() > 1);
+}
+
+#[tokio::test]
+async fn a_crowd_is_told_to_the_bus_and_gets_every_message_all_the_same() {
+    let world = World::start().await;
+    let bus = world.broker.hub().bus();
+    let mut clients = Vec::new();
+    while !bus.crowds("t").contains(&Crowd::Large) {
+        assert!(clients.len() < 600, "no shard has so many");
+        let mut client = world.simple5(format!("to-{}", clients.len()).leak()).await;
+        client.subscribe("t", QoS::AtMostOnce).await;
+        clients.push(client);
+    }
+    let mut from = world.simple5("from").await;
+    for payload in ["1", "2"] {
+        let sent = message("t", QoS::AtLeastOnce, payload);
+        assert_eq!(from.publish(sent).await, 0);
+    }
+    for client in &mut clients {
+        for payload in ["1", "2"] {
+            assert_eq!(client.message().await.payload, payload);
         }
     }
 }
