@@ -389,21 +389,34 @@ fn cut_all(
     let entries = entries.into_iter();
     // Mostly all of them have the same: in memory it is once, and not in ten thousand pieces that have
     // to be found, and freed one by one.
-    let mut known: Option<Arc<Refusal>> = None;
+    let mut known: Option<(Arc<Entry>, Arc<Refusal>)> = None;
     let told = entries.filter(|entry| {
+        if let Some((other, why)) = &known
+            && matches!(**why, Refusal::CaInactive { .. })
+            && have_one_path(other.peer.admitted(), entry.peer.admitted())
+        {
+            return entry.tell(Arc::clone(why));
+        }
         let Some(refusal) = objection(entry.peer.admitted()) else {
             return false;
         };
-        let why = match &known {
-            Some(known) if **known == refusal => Arc::clone(known),
-            Some(_) | None => Arc::clone(known.insert(Arc::new(refusal))),
+        let why = match known.take() {
+            Some((_, known)) if *known == refusal => known,
+            Some(_) | None => Arc::new(refusal),
         };
+        known = Some((Arc::clone(entry), Arc::clone(&why)));
         entry.tell(why)
     });
     let told: Vec<_> = told.collect();
     let count = told.len();
     waves.wake(told);
     count
+}
+
+/// Whether an inactive CA that is the end of one of them is the end of the other, for the same reason:
+/// nothing else of them has a part in it.
+fn have_one_path(one: &Admitted, other: &Admitted) -> bool {
+    one.ca() == other.ca() && one.anchor_key() == other.anchor_key() && one.path() == other.path()
 }
 
 fn encode(cut: Cut) -> u8 {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::Place;
@@ -15,6 +16,7 @@ use crate::mqtt::metrics::Unserved;
 use crate::mqtt::{connection, websocket};
 use crate::tls::acceptor::Accepted;
 use crate::tls::hello::Hello;
+use crate::tls::live::LivePeer;
 use crate::tls::report::report_silent;
 
 /// What the task of a connection does.
@@ -23,10 +25,12 @@ pub(super) struct Work {
     pub(super) shutdown: CancellationToken,
 }
 
-/// A client that is through the gate of a broker, with its places.
+/// A client that is through the gate of a broker, with its places. Its stream is on the heap: the
+/// task of a connection has room for each future that it is handed through, and keeps it.
 struct Arrived<'a> {
     entrance: &'a Entrance,
-    accepted: Accepted<TcpStream>,
+    stream: Box<TlsStream<TcpStream>>,
+    live: LivePeer,
     remote: SocketAddr,
     _connection: OwnedSemaphorePermit,
     _address: Place,
@@ -37,14 +41,17 @@ impl Work {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
+        // On the heap, so that who is through does not keep the room for it.
+        let arriving = Box::pin(self.arrive(stream, remote, places));
         let arrived = tokio::select! {
             () = self.shutdown.cancelled() => return,
-            arrived = self.arrive(stream, remote, places) => arrived,
+            arrived = arriving => arrived,
         };
         // A refusal has been logged and counted by the acceptor.
         let Some(Arrived {
             entrance: Entrance { hub, speaks, .. },
-            accepted: Accepted { stream, live },
+            stream,
+            live,
             remote,
             _connection,
             _address,
@@ -90,9 +97,11 @@ impl Work {
         let turn = self.front.room().handshakes.acquire().await.ok()?;
         if let Some(entrance) = gates.for_all() {
             let handshake = entrance.acceptor.accept(stream, remote);
+            let Accepted { stream, live } = entrance.through(remote, handshake).await?;
             return Some(Arrived {
                 entrance,
-                accepted: entrance.through(remote, handshake).await?,
+                stream: Box::new(stream),
+                live,
                 remote,
                 _connection: places.connection,
                 _address: address,
@@ -117,9 +126,11 @@ impl Work {
             .through(remote, entrance.acceptor.accept_hello(hello))
             .await;
         drop(turn);
+        let Accepted { stream, live } = accepted?;
         Some(Arrived {
             entrance,
-            accepted: accepted?,
+            stream: Box::new(stream),
+            live,
             remote,
             _connection: connection,
             _address: address,
