@@ -13,5 +13,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 
+mod parallel;
+
 #[cfg(test)]
 mod testing;

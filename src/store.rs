@@ -13,6 +13,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::ca::crl::CrlPolicy;
 use crate::ca::id::{
     AccessKeyId, AccountId, CaId, CaKeyId, CertSerial, CrlDigest, CrlId, InstanceId, ScheduleId,
@@ -56,8 +58,8 @@ pub struct DeviceRecord {
     pub name: String,
     /// Own state.
     pub status: Status,
-    /// The certificate.
-    pub der: Vec<u8>,
+    /// The certificate. Cheap to clone; may share its memory with others that were read with it.
+    pub der: Bytes,
     /// When it was recorded, Unix milliseconds.
     pub first_seen_ms: i64,
 }

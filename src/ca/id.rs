@@ -204,19 +204,30 @@ impl FromStr for ScheduleId {
 /// upper case, with colons or without the leading `00` finds the certificate. Printed as the
 /// lower-case hexadecimal of the DER content octets. 1 to 20 significant octets.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CertSerial(Box<[u8]>);
+pub struct CertSerial {
+    // In place, since there are millions of them. The rest is zero, so that the order is that of the
+    // octets: of two that differ in zeros at the end only, the shorter one is first.
+    octets: [u8; CertSerial::MAX_OCTETS],
+    length: u8,
+}
 
 impl CertSerial {
     pub(crate) const MAX_OCTETS: usize = 20;
 
     /// A bound below every serial number, for ranges in ordered maps; not itself one.
     pub(crate) fn lower_bound() -> Self {
-        Self(Box::default())
+        Self {
+            octets: [0; Self::MAX_OCTETS],
+            length: 0,
+        }
     }
 
     /// The last serial number in the order of this type.
     pub(crate) fn upper_bound() -> Self {
-        Self([0xff; Self::MAX_OCTETS].into())
+        Self {
+            octets: [0xff; Self::MAX_OCTETS],
+            length: Self::MAX_OCTETS as u8,
+        }
     }
 
     /// The serial with these big-endian octets.
@@ -224,7 +235,13 @@ impl CertSerial {
     /// # Errors
     /// [`IdError::Length`] if there are no octets, or more than 20 significant ones.
     pub fn from_be_bytes(octets: &[u8]) -> Result<Self, IdError> {
-        Self::significant(octets).map(|octets| Self(octets.into()))
+        let significant = Self::significant(octets)?;
+        let mut octets = [0; Self::MAX_OCTETS];
+        let (place, _) = octets.split_at_mut(significant.len());
+        place.copy_from_slice(significant);
+        // At most MAX_OCTETS.
+        let length = significant.len() as u8;
+        Ok(Self { octets, length })
     }
 
     /// The number in a fixed number of octets, zeros first: equal for equal serial numbers.
@@ -258,16 +275,19 @@ impl CertSerial {
 
     /// The big-endian octets, without leading zeros.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.octets
+            .get(..usize::from(self.length))
+            .unwrap_or_default()
     }
 }
 
 impl fmt::Display for CertSerial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.first().is_some_and(|&octet| octet >= 0x80) {
+        let octets = self.as_bytes();
+        if octets.first().is_some_and(|&octet| octet >= 0x80) {
             f.write_str("00")?;
         }
-        f.write_str(&hex::encode(&self.0))
+        f.write_str(&hex::encode(octets))
     }
 }
 
@@ -468,6 +488,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn serials_are_in_the_order_of_their_octets(
+            one in proptest::collection::vec(0..3_u8, 1..=20),
+            other in proptest::collection::vec(0..3_u8, 1..=20),
+        ) {
+            let [one, other] = [one, other].map(|it| CertSerial::from_be_bytes(&it).unwrap());
+            prop_assert_eq!(one.cmp(&other), one.as_bytes().cmp(other.as_bytes()));
+            prop_assert!(CertSerial::lower_bound() < one && one <= CertSerial::upper_bound());
+        }
+
         #[test]
         fn serial_round_trips(octets in proptest::collection::vec(any::<u8>(), 1..=20)) {
             let serial = CertSerial::from_be_bytes(&octets).unwrap();

@@ -4,6 +4,7 @@
 //! [`Registry::barrier`], after which no step of a handshake that began before it is still
 //! running.
 
+mod load;
 mod revoked;
 
 use std::sync::atomic::AtomicI64;
@@ -146,14 +147,16 @@ impl Registry {
         certificate: &CaCertificate,
         purpose: Purpose,
     ) -> Result<(), RegistryError> {
-        self.check(&self.lock(), certificate, purpose)
+        self.check(&self.lock(), certificate, purpose, 0)
     }
 
+    /// `of_its_subject`: how many come with it.
     fn check(
         &self,
         topology: &Topology,
         certificate: &CaCertificate,
         purpose: Purpose,
+        of_its_subject: usize,
     ) -> Result<(), RegistryError> {
         if let Some(registered) = self.by_id.get(&certificate.id()) {
             return match registered.purpose == purpose {
@@ -161,7 +164,7 @@ impl Registry {
                 false => Err(RegistryError::OtherPurpose),
             };
         }
-        if topology.with_subject(certificate.subject()) >= MAX_PER_SUBJECT {
+        if topology.with_subject(certificate.subject()) + of_its_subject >= MAX_PER_SUBJECT {
             return Err(RegistryError::TooManyWithSubject);
         }
         let other_purpose =
@@ -190,11 +193,18 @@ impl Registry {
         status: Status,
     ) -> Result<Effects, RegistryError> {
         let mut topology = self.lock();
-        self.check(&topology, &certificate, purpose)?;
+        self.check(&topology, &certificate, purpose, 0)?;
         let recomputed = topology.insert(Arc::clone(&certificate), status);
         let id = certificate.id();
         // Verdicts first: no reader finds the certificate before it finds its state.
         let effects = self.publish_with(id, status, recomputed);
+        self.enter(certificate, purpose);
+        Ok(effects)
+    }
+
+    /// Let the gate find a certificate, whose state it can find.
+    fn enter(&self, certificate: Arc<CaCertificate>, purpose: Purpose) {
+        let id = certificate.id();
         if purpose == Purpose::Admin {
             self.admins.insert(id, Arc::clone(&certificate));
         }
@@ -208,7 +218,6 @@ impl Registry {
                 .or_default()
                 .push(entry);
         }
-        Ok(effects)
     }
 
     /// Set the own state of a certificate. Without effect if it is not registered.

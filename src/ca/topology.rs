@@ -17,6 +17,7 @@ use crate::ca::crl::{Revocations, Revoked};
 use crate::ca::error::{OffReason, PathMember, Refusal};
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
+use crate::parallel;
 
 pub(crate) use self::outlook::{Concerned, Look};
 
@@ -171,6 +172,47 @@ impl Topology {
         }
         self.adopt_children(&certificate);
         let key = certificate.key_id();
+        self.enter(certificate, status, parent);
+        self.recompute(key)
+    }
+
+    /// [`insert`](Self::insert) for many: who signed what is found out on all processors, and what
+    /// follows is worked out once, when all are in. If someone has made a second key of an issuer's name
+    /// under which a signature holds as well, the one that comes first counts, as it would there.
+    pub(crate) fn load(&mut self, all: &[(Arc<CaCertificate>, Status)]) -> Recomputed {
+        for (certificate, status) in all {
+            match self.nodes.get_mut(&certificate.id()) {
+                Some(node) => node.status = *status,
+                None => self.enter(Arc::clone(certificate), *status, None),
+            }
+        }
+        let places = (0..).zip(all);
+        let places: HashMap<CaId, usize> =
+            places.map(|(place, (ca, _))| (ca.id(), place)).collect();
+        let orphans = self.nodes.iter().filter(|(_, node)| node.parent.is_none());
+        let orphans: Vec<_> = orphans
+            .filter(|(_, node)| self.issuers(&node.certificate).next().is_some())
+            .map(|(id, node)| (*id, &node.certificate))
+            .collect();
+        let signed = parallel::map(orphans, |(id, orphan)| {
+            let mut issuers: Vec<_> = self.issuers(orphan).collect();
+            issuers.sort_by_key(|issuer| places.get(&issuer.id()));
+            (id, self.signer(orphan, issuers))
+        });
+        for (id, parent) in signed {
+            if let Some(parent) = parent
+                && let Some(node) = self.nodes.get_mut(&id)
+            {
+                node.parent = Some(parent);
+                self.signed.entry(parent).or_default().insert(id);
+            }
+        }
+        self.recompute_all(self.groups.keys().copied().collect())
+    }
+
+    fn enter(&mut self, certificate: Arc<CaCertificate>, status: Status, parent: Option<CaKeyId>) {
+        let id = certificate.id();
+        let key = certificate.key_id();
         self.groups.entry(key).or_default().insert(id);
         self.by_subject
             .entry(certificate.subject().into())
@@ -188,7 +230,6 @@ impl Topology {
                 parent,
             },
         );
-        self.recompute(key)
     }
 
     pub(crate) fn set_status(&mut self, id: CaId, status: Status) -> Recomputed {
@@ -257,19 +298,36 @@ impl Topology {
         found
     }
 
+    /// The registered authority that signed the certificate.
     fn find_parent(&self, certificate: &CaCertificate) -> Option<CaKeyId> {
+        self.signer(certificate, self.issuers(certificate))
+    }
+
+    /// The first of these that signed the certificate.
+    fn signer<'a>(
+        &self,
+        certificate: &CaCertificate,
+        issuers: impl IntoIterator<Item = &'a CaCertificate>,
+    ) -> Option<CaKeyId> {
+        let mut issuers = issuers.into_iter();
+        issuers
+            .find(|issuer| issuer.has_signed(certificate.der(), self.algorithms))
+            .map(CaCertificate::key_id)
+    }
+
+    /// The certificates whose key may have signed this one, by their names. Its own key is left out.
+    fn issuers<'a>(
+        &'a self,
+        certificate: &CaCertificate,
+    ) -> impl Iterator<Item = &'a CaCertificate> {
+        let own = certificate.key_id();
         self.by_subject
             .get(certificate.issuer())
             .into_iter()
             .flatten()
             .filter_map(|id| self.nodes.get(id))
-            .filter(|issuer| issuer.certificate.key_id() != certificate.key_id())
-            .find(|issuer| {
-                issuer
-                    .certificate
-                    .has_signed(certificate.der(), self.algorithms)
-            })
-            .map(|issuer| issuer.certificate.key_id())
+            .map(|issuer| &*issuer.certificate)
+            .filter(move |issuer| issuer.key_id() != own)
     }
 
     fn adopt_children(&mut self, certificate: &CaCertificate) {

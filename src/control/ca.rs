@@ -232,7 +232,8 @@ impl Control {
                     Status::Active => sibling,
                     Status::Inactive => for_inactive,
                 };
-                let devices = ledger.devices_under(&at.id, id).cloned();
+                let devices = ledger.devices_under(&at.id, id);
+                let devices = devices.map(|device| device.record());
                 devices.map(|device| (heir(&device), device)).collect()
             };
             let mut changes = vec![Change::DeleteCa(id)];

@@ -73,7 +73,7 @@ impl Control {
                     .devices_under(&at.id, ca.record.id)
                     .skip(offset)
                     .take(size)
-                    .cloned()
+                    .map(|device| device.record())
                     .collect(),
                 ledger.devices_under(&at.id, ca.record.id).count(),
             ),
@@ -82,7 +82,7 @@ impl Control {
                     .devices_of(&at.id)
                     .skip(offset)
                     .take(size)
-                    .cloned()
+                    .map(|device| device.record())
                     .collect(),
                 ledger.device_count(&at.id),
             ),
@@ -343,7 +343,7 @@ impl Inner {
                 ca: peer.ca(),
                 name: peer.common_name().unwrap_or_default().to_owned(),
                 status: Status::Active,
-                der: peer.der().to_vec(),
+                der: peer.der().to_vec().into(),
                 first_seen_ms: self.now_ms(),
             });
         }

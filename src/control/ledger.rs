@@ -1,14 +1,15 @@
 //! The records in memory, as the listings show them.
 
 mod crls;
+mod devices;
 pub(crate) mod schedules;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use self::crls::Crls;
 pub(crate) use self::crls::KeptCrl;
+pub(crate) use self::devices::{Device, Devices};
 use self::schedules::Schedules;
 
 use crate::ca::certificate::CaCertificate;
@@ -24,10 +25,6 @@ pub(crate) struct Ca {
     pub(crate) certificate: Arc<CaCertificate>,
 }
 
-/// Place of a device in the listings: by CA, then by serial number; the issuer tells apart two
-/// devices of one serial number under different intermediates of the same registered CA.
-type DevicePlace = (CaId, CertSerial, CaKeyId);
-
 /// All records.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -37,7 +34,7 @@ pub(crate) struct Ledger {
     by_key: HashMap<CaKeyId, BTreeSet<CaId>>,
     /// How often a CA came or went.
     ca_changes: HashMap<InstanceId, u64>,
-    devices: BTreeMap<InstanceId, BTreeMap<DevicePlace, DeviceRecord>>,
+    devices: Devices,
     codes: HashMap<String, RegisterCodeRecord>,
     keys: HashMap<AccessKeyId, AccessKeyRecord>,
     crls: Crls,
@@ -153,100 +150,6 @@ impl Ledger {
                 .is_some_and(|ca| &ca.record.instance == instance)
         });
         here.next().copied()
-    }
-
-    pub(crate) fn put_device(&mut self, device: DeviceRecord) {
-        let place = (device.ca, device.serial.clone(), device.issuer);
-        self.devices
-            .entry(device.instance.clone())
-            .or_default()
-            .insert(place, device);
-    }
-
-    pub(crate) fn remove_device(&mut self, device: &DeviceRecord) {
-        if let Some(devices) = self.devices.get_mut(&device.instance) {
-            devices.remove(&(device.ca, device.serial.clone(), device.issuer));
-        }
-    }
-
-    pub(crate) fn devices(&self) -> impl Iterator<Item = &DeviceRecord> {
-        self.devices.values().flat_map(BTreeMap::values)
-    }
-
-    pub(crate) fn device_count(&self, instance: &InstanceId) -> usize {
-        self.devices.get(instance).map_or(0, BTreeMap::len)
-    }
-
-    /// Devices of the instance in the order of the listing.
-    pub(crate) fn devices_of(&self, instance: &InstanceId) -> impl Iterator<Item = &DeviceRecord> {
-        self.devices
-            .get(instance)
-            .into_iter()
-            .flat_map(BTreeMap::values)
-    }
-
-    /// Devices recorded under one CA certificate, by serial number.
-    pub(crate) fn devices_under(
-        &self,
-        instance: &InstanceId,
-        ca: CaId,
-    ) -> impl Iterator<Item = &DeviceRecord> {
-        let first = (ca, CertSerial::lower_bound(), CaKeyId::from_bytes([0; 32]));
-        let last = (
-            ca,
-            CertSerial::upper_bound(),
-            CaKeyId::from_bytes([0xff; 32]),
-        );
-        self.devices
-            .get(instance)
-            .into_iter()
-            .flat_map(move |devices| devices.range(first.clone()..=last.clone()))
-            .map(|(_, device)| device)
-    }
-
-    /// Devices recorded under one CA certificate from behind this place on.
-    pub(crate) fn devices_after(
-        &self,
-        instance: &InstanceId,
-        ca: CaId,
-        after: Option<&(CertSerial, CaKeyId)>,
-    ) -> impl Iterator<Item = &DeviceRecord> {
-        let first = match after {
-            Some((serial, issuer)) => Bound::Excluded((ca, serial.clone(), *issuer)),
-            None => Bound::Included((ca, CertSerial::lower_bound(), CaKeyId::from_bytes([0; 32]))),
-        };
-        let devices = self.devices.get(instance).into_iter();
-        devices
-            .flat_map(move |devices| devices.range((first.clone(), Bound::Unbounded)))
-            .map(|(_, device)| device)
-            .take_while(move |device| device.ca == ca)
-    }
-
-    /// The records that a CA and a device serial number name. The CA may be any certificate of
-    /// the authority that the device is listed under.
-    pub(crate) fn devices_named(&self, ca: &Ca, serial: &CertSerial) -> Vec<DeviceRecord> {
-        let Some(devices) = self.devices.get(&ca.record.instance) else {
-            return Vec::new();
-        };
-        std::iter::once(ca.record.id)
-            .chain(self.siblings(ca))
-            .flat_map(|id| {
-                let first = (id, serial.clone(), CaKeyId::from_bytes([0; 32]));
-                let last = (id, serial.clone(), CaKeyId::from_bytes([0xff; 32]));
-                devices
-                    .range(first..=last)
-                    .map(|(_, device)| device.clone())
-            })
-            .collect()
-    }
-
-    /// Whether exactly this is recorded.
-    pub(crate) fn has_device(&self, device: &DeviceRecord) -> bool {
-        let place = (device.ca, device.serial.clone(), device.issuer);
-        self.devices
-            .get(&device.instance)
-            .and_then(|devices| devices.get(&place))
-            == Some(device)
     }
 
     pub(crate) fn put_key(&mut self, key: AccessKeyRecord) {

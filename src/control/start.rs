@@ -1,6 +1,7 @@
 //! From the kept records to a gate that can be opened.
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock};
 
@@ -18,11 +19,14 @@ use crate::control::change::Toward;
 use crate::control::change::Turn;
 use crate::control::explain::MOST_WAITING;
 use crate::control::keys::KeyFault;
-use crate::control::ledger::{Ca, KeptCrl, Ledger, device_key};
+use crate::control::ledger::{Ca, Devices, KeptCrl, Ledger, device_key};
 use crate::control::recording::Recorder;
 use crate::control::seal;
 use crate::control::{Control, ControlParts, Inner, Instance, InstanceSettings, clock_ms};
-use crate::store::{AccessKeyRecord, CaRecord, Change, KeptSecret, Snapshot, StoreError};
+use crate::parallel;
+use crate::store::{
+    AccessKeyRecord, CaRecord, Change, DeviceRecord, KeptSecret, Snapshot, StoreError,
+};
 use crate::tls::live::LivePeers;
 use crate::tls::server_config::algorithms;
 
@@ -78,7 +82,12 @@ impl Control {
         let instances = parts
             .instances
             .into_iter()
-            .map(|settings| build_instance(settings, remembered))
+            .map(|settings| {
+                let id = &settings.id;
+                let devices = snapshot.devices.iter().filter(|it| it.instance == *id);
+                let devices = devices.count();
+                build_instance(settings, remembered, devices)
+            })
             .collect::<Result<HashMap<_, _>, OpenError>>()?;
         let (audit, open_intents) = parts.audit;
         let (seen, to_record) = mpsc::channel(8 * 1024);
@@ -132,32 +141,17 @@ impl Control {
 impl Inner {
     fn load(&self, snapshot: Snapshot, crls: Vec<KeptCrl>) -> Result<(), OpenError> {
         let mut ledger = self.ledger_mut();
-        for record in snapshot.cas {
-            let ca = read(record)?;
-            let at = self
-                .instances
-                .get(&ca.record.instance)
-                .ok_or_else(|| OpenError::UnknownInstance(ca.record.instance.clone()))?;
-            at.registry
-                .insert(
-                    Arc::clone(&ca.certificate),
-                    Purpose::Device,
-                    ca.record.status,
-                )
-                .map_err(|source| OpenError::Registry {
-                    id: ca.record.id,
-                    source,
-                })?;
+        // What takes long is done side by side: devices are many, CAs have to be read.
+        let (cas, devices) = std::thread::scope(|scope| {
+            let devices = scope.spawn(|| self.load_devices(snapshot.devices));
+            let cas = self.load_cas(snapshot.cas);
+            let devices = devices.join();
+            (cas, devices.unwrap_or_else(|panic| resume_unwind(panic)))
+        });
+        for ca in cas? {
             ledger.put_ca(ca);
         }
-        for device in snapshot.devices {
-            let at = self
-                .instances
-                .get(&device.instance)
-                .ok_or_else(|| OpenError::UnknownInstance(device.instance.clone()))?;
-            at.registry.set_device(device_key(&device), device.status);
-            ledger.put_device(device);
-        }
+        ledger.set_devices(devices?);
         for code in snapshot.register_codes {
             ledger.put_code(code);
         }
@@ -186,6 +180,39 @@ impl Inner {
             at.registry.set_revocations(issuer, revocations);
         }
         Ok(())
+    }
+
+    fn load_cas(&self, records: Vec<CaRecord>) -> Result<Vec<Ca>, OpenError> {
+        let cas = parallel::map(records, read);
+        let cas = cas.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut certificates: HashMap<&InstanceId, Vec<_>> = HashMap::new();
+        for ca in &cas {
+            let one = (Arc::clone(&ca.certificate), ca.record.status);
+            certificates
+                .entry(&ca.record.instance)
+                .or_default()
+                .push(one);
+        }
+        for (instance, certificates) in certificates {
+            let at = self.known_instance(instance)?;
+            at.registry
+                .load(&certificates, Purpose::Device)
+                .map_err(|(id, source)| OpenError::Registry { id, source })?;
+        }
+        Ok(cas)
+    }
+
+    fn load_devices(&self, records: Vec<DeviceRecord>) -> Result<Devices, OpenError> {
+        for device in &records {
+            let at = self.known_instance(&device.instance)?;
+            at.registry.set_device(device_key(device), device.status);
+        }
+        Ok(Devices::new(records))
+    }
+
+    fn known_instance(&self, id: &InstanceId) -> Result<&Instance, OpenError> {
+        let known = self.instances.get(id);
+        known.ok_or_else(|| OpenError::UnknownInstance(id.clone()))
     }
 
     /// Encrypt the secrets that were kept as they are before the configuration had a key for it.
@@ -272,8 +299,11 @@ pub(crate) fn read(record: CaRecord) -> Result<Ca, OpenError> {
 fn build_instance(
     settings: InstanceSettings,
     remembered: usize,
+    devices: usize,
 ) -> Result<(InstanceId, Instance), OpenError> {
-    let registry = Registry::new(settings.same_key, algorithms()).remembering(remembered);
+    let registry = Registry::new(settings.same_key, algorithms())
+        .remembering(remembered)
+        .expecting(devices);
     for ca in settings.admin_cas {
         let id = ca.id();
         registry

@@ -5,8 +5,9 @@
 //! owed to the disk, behind it.
 
 use crate::ca::id::{CaKeyId, CertSerial, InstanceId};
+use crate::ca::registry::DeviceKey;
 use crate::control::Inner;
-use crate::control::ledger::Ledger;
+use crate::control::ledger::{Device, Ledger};
 use crate::store::{Change, CrlPolicyRecord, DeviceRecord};
 
 /// Whether [`Inner::undo`] knows what was there before. A list is kept with its CRL, which is not in
@@ -40,8 +41,8 @@ fn undo(ledger: &Ledger, change: &Change) -> Vec<Change> {
         }],
         Change::DeleteCa(id) => {
             let ca = ledger.ca(*id).map(|ca| Change::PutCa(ca.record.clone()));
-            let devices = ledger.devices().filter(|device| device.ca == *id);
-            let devices = devices.cloned().map(Change::PutDevice);
+            let devices = ledger.devices().filter(|device| device.ca() == *id);
+            let devices = devices.map(|device| Change::PutDevice(device.record()));
             let plans = ledger.schedules_of_ca(*id).into_iter();
             let plans = plans.filter_map(|plan| ledger.schedule(plan));
             let plans = plans.cloned().map(Change::PutSchedule);
@@ -53,7 +54,7 @@ fn undo(ledger: &Ledger, change: &Change) -> Vec<Change> {
             serial,
             ..
         }) => vec![match device(ledger, instance, *issuer, serial) {
-            Some(device) => Change::PutDevice(device.clone()),
+            Some(device) => Change::PutDevice(device.record()),
             None => Change::DeleteDevice {
                 instance: instance.clone(),
                 issuer: *issuer,
@@ -65,8 +66,9 @@ fn undo(ledger: &Ledger, change: &Change) -> Vec<Change> {
             issuer,
             serial,
         } => {
-            let before = device(ledger, instance, *issuer, serial).cloned();
-            before.map(Change::PutDevice).into_iter().collect()
+            let before = device(ledger, instance, *issuer, serial);
+            let before = before.map(|device| Change::PutDevice(device.record()));
+            before.into_iter().collect()
         }
         Change::PutRegisterCode(record) => vec![match ledger.code(&record.code) {
             Some(code) => Change::PutRegisterCode(code.clone()),
@@ -106,7 +108,12 @@ fn device<'a>(
     instance: &InstanceId,
     issuer: CaKeyId,
     serial: &CertSerial,
-) -> Option<&'a DeviceRecord> {
-    let mut all = ledger.devices_of(instance);
-    all.find(|device| (device.issuer, &device.serial) == (issuer, serial))
+) -> Option<Device<'a>> {
+    let key = DeviceKey {
+        issuer,
+        serial: serial.clone(),
+    };
+    ledger
+        .devices_of(instance)
+        .find(|device| device.key() == key)
 }

@@ -300,8 +300,11 @@ fn drop_devices(ledger: &mut Ledger, kept: &[DeviceRecord]) -> Vec<DeviceRecord>
     let place = |device: &DeviceRecord| kept.get(&(device.instance.clone(), device_key(device)));
     let moved: Vec<_> = ledger
         .devices()
-        .filter(|device| place(device) != Some(&device.ca))
-        .cloned()
+        .filter(|device| {
+            let key = (device.instance().clone(), device.key());
+            kept.get(&key) != Some(&device.ca())
+        })
+        .map(|device| device.record())
         .collect();
     for device in &moved {
         ledger.remove_device(device);

@@ -98,6 +98,7 @@ impl Seed {
 struct Template {
     ca: CaId,
     record: DeviceRecord,
+    der: Vec<u8>,
     serial_at: usize,
 }
 
@@ -119,19 +120,21 @@ impl Template {
                 ca: ca.id(),
                 name: String::new(),
                 status: Status::Active,
-                der,
+                der: Default::default(),
                 first_seen_ms: now_ms()?,
             },
+            der,
         })
     }
 
     fn device(&mut self, number: u64) -> Result<DeviceRecord> {
         let serial = serial(number);
         let place = self.serial_at..self.serial_at + serial.len();
-        self.record.der[place].copy_from_slice(&serial);
+        self.der[place].copy_from_slice(&serial);
         Ok(DeviceRecord {
             serial: ::portcullis::ca::id::CertSerial::from_be_bytes(&serial)?,
             ca: self.ca,
+            der: self.der.clone().into(),
             name: format!("device-{number}"),
             ..self.record.clone()
         })

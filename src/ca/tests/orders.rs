@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::admit;
 use crate::ca::lifecycle::Status;
-use crate::ca::registry::{Purpose, Registry};
+use crate::ca::registry::{MAX_PER_SUBJECT, Purpose, Registry, RegistryError};
 use crate::ca::topology::SameKey;
 use crate::testing::{TestCa, TestDevice, ca_params, registry};
 
@@ -98,6 +98,59 @@ proptest! {
         })?;
     }
 
+    /// Loaded at once is what it is one after the other, whoever comes first, and later changes find
+    /// it so.
+    #[test]
+    fn loaded_at_once_is_as_inserted_one_by_one(
+        states in proptest::collection::vec((0usize..6, any::<bool>()), 0..8),
+        before in proptest::collection::vec(0usize..6, 0..2),
+        same_key in prop_oneof![Just(SameKey::Deny), Just(SameKey::AllowActive)],
+        then in 0usize..6,
+    ) {
+        thread_local!(static FOREST: Forest = Forest::new());
+        FOREST.with(|forest| {
+            let status = |active| if active { Status::Active } else { Status::Inactive };
+            let all: Vec<_> = states
+                .iter()
+                .map(|(index, active)| {
+                    (Arc::new(forest.cas[*index].certificate()), status(*active))
+                })
+                .collect();
+            let [loaded, inserted] = [registry(same_key), registry(same_key)];
+            for index in before {
+                forest.cas[index].register(&loaded);
+                forest.cas[index].register(&inserted);
+            }
+            loaded.load(&all, Purpose::Device).unwrap();
+            for (certificate, status) in all {
+                inserted.insert(certificate, Purpose::Device, status).unwrap();
+            }
+            for change in [None, Some(Status::Inactive), Some(Status::Active)] {
+                let id = forest.cas[then].certificate().id();
+                if let Some(status) = change {
+                    prop_assert_eq!(
+                        loaded.set_status(id, status),
+                        inserted.set_status(id, status)
+                    );
+                }
+                prop_assert_eq!(loaded.len(), inserted.len());
+                for ca in &forest.cas {
+                    let id = ca.certificate().id();
+                    prop_assert_eq!(loaded.status(id), inserted.status(id));
+                    prop_assert_eq!(loaded.off_reason(id), inserted.off_reason(id));
+                    prop_assert_eq!(loaded.above(id), inserted.above(id));
+                }
+                let chain: Vec<_> = [2, 3, 4].map(|i: usize| &forest.cas[i]).to_vec();
+                for (device, _) in &forest.devices {
+                    let [by_load, by_insert] =
+                        [&loaded, &inserted].map(|it| admit(it, device, &chain).map_err(drop));
+                    prop_assert_eq!(by_load.is_ok(), by_insert.is_ok());
+                }
+            }
+            Ok(())
+        })?;
+    }
+
     /// Whatever the order of changes: a device is admitted exactly if some CA at or above its
     /// issuer is registered, and no registered CA at or above it, as far as the registered
     /// certificates tell, is inactive.
@@ -147,4 +200,32 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[test]
+fn what_cannot_be_registered_is_named_and_nothing_is_loaded() {
+    let registry = registry(SameKey::Deny);
+    let admin = TestCa::root("admin", 1);
+    let certificate = |ca: &TestCa| Arc::new(ca.certificate());
+    registry
+        .insert(certificate(&admin), Purpose::Admin, Status::Active)
+        .unwrap();
+    let other = TestCa::root("other", 2);
+    let renewed = TestCa::self_signed_with(ca_params("admin", 3), Arc::clone(&admin.key));
+    let all = [&other, &renewed].map(|ca| (certificate(ca), Status::Active));
+    assert_eq!(
+        registry.load(&all, Purpose::Device),
+        Err((renewed.certificate().id(), RegistryError::OtherPurpose))
+    );
+    let of_one_name: Vec<_> = (0..=MAX_PER_SUBJECT)
+        .map(|number| TestCa::root("one name", number as u64))
+        .map(|ca| (certificate(&ca), Status::Active))
+        .collect();
+    let last = of_one_name.last().map(|(ca, _)| ca.id()).unwrap();
+    assert_eq!(
+        registry.load(&of_one_name, Purpose::Device),
+        Err((last, RegistryError::TooManyWithSubject))
+    );
+    assert_eq!(registry.len(), 1);
+    assert!(admit(&registry, &other.issue("d", 4), &[]).is_err());
 }

@@ -9,11 +9,10 @@ use super::{
 use crate::ca::id::{CaId, CaKeyId, CertSerial};
 use crate::ca::lifecycle::Status;
 use crate::ca::outlook::{Outlook, Proposal, Shift};
-use crate::ca::registry::Purpose;
+use crate::ca::registry::{DeviceKey, Purpose};
 use crate::ca::topology::{Concerned, Verdict};
-use crate::control::ledger::{Ca, device_key};
+use crate::control::ledger::{Ca, Device};
 use crate::control::{Inner, Instance, OnInactivate};
-use crate::store::DeviceRecord;
 use crate::tls::live::Called;
 use crate::tls::peer::VerifiedPeer;
 
@@ -122,7 +121,7 @@ impl Inner {
                 self.each_device(at, *id, |device| {
                     count += 1;
                     if refused {
-                        tally.add(device.status, at.seen(&device_key(device)), now_ms);
+                        tally.add(device.status(), at.seen(&device.key()), now_ms);
                     }
                 });
                 counts.insert(*id, count);
@@ -133,8 +132,8 @@ impl Inner {
 
     /// Every device recorded under a CA certificate. The records are held for some of them at a
     /// time.
-    fn each_device(&self, at: &Instance, ca: CaId, mut look: impl FnMut(&DeviceRecord)) {
-        let mut after: Option<(CertSerial, CaKeyId)> = None;
+    fn each_device(&self, at: &Instance, ca: CaId, mut look: impl FnMut(Device<'_>)) {
+        let mut after: Option<DeviceKey> = None;
         loop {
             let mut last = None;
             let mut count = 0;
@@ -144,7 +143,7 @@ impl Inner {
                 for device in next.take(AT_A_TIME) {
                     look(device);
                     count += 1;
-                    last = Some((device.serial.clone(), device.issuer));
+                    last = Some(device.key());
                 }
             }
             if count < AT_A_TIME {

@@ -61,7 +61,7 @@ async fn device_put_in_as_inactive_stays_so_although_it_connects_meanwhile() {
             ca: ca.certificate().id(),
             name: String::new(),
             status: Status::Inactive,
-            der: device.der.to_vec(),
+            der: device.der.to_vec().into(),
             first_seen_ms: 0,
         });
     });

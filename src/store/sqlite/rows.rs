@@ -5,6 +5,7 @@
 //! `inactive`.
 
 mod crl;
+mod device;
 mod schedule;
 
 use std::collections::HashSet;
@@ -16,12 +17,11 @@ use rusqlite::{Connection, Row, params};
 pub(super) use self::crl::digests;
 
 use super::der;
-use crate::ca::id::{CaId, CertSerial, IdError, InstanceId};
+use crate::ca::id::{CaId, CertSerial, IdError};
 use crate::ca::lifecycle::Status;
 use crate::secret::Secret;
 use crate::store::{
-    AccessKeyRecord, CaRecord, Change, DeviceRecord, KeptSecret, RegisterCodeRecord, Snapshot,
-    StoreError,
+    AccessKeyRecord, CaRecord, Change, KeptSecret, RegisterCodeRecord, Snapshot, StoreError,
 };
 
 /// The number of the last commit, as the database has it.
@@ -55,10 +55,7 @@ pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> 
     let seq = head(connection)?;
     let cas = read_all(connection, "ca", SELECT_CAS, read_ca)?;
     let known: HashSet<CaId> = cas.iter().map(|ca| ca.id).collect();
-    let mut instances = Interner::default();
-    let devices = read_all(connection, "device", SELECT_DEVICES, |fields| {
-        read_device(fields, &known, &mut instances)
-    })?;
+    let devices = device::read_all(connection, &known)?;
     let register_codes = read_all(connection, "register_code", SELECT_CODES, read_code)?;
     let access_keys = read_all(connection, "access_key", SELECT_KEYS, read_key)?;
     Ok(Snapshot {
@@ -90,7 +87,7 @@ pub(super) fn apply(connection: &Connection, change: &Change) -> Result<(), Stor
                 .execute([id.to_string()])?;
             Ok(())
         }
-        Change::PutDevice(device) => put_device(connection, device),
+        Change::PutDevice(device) => device::put(connection, device),
         Change::DeleteDevice {
             instance,
             issuer,
@@ -172,35 +169,6 @@ fn put_ca(connection: &Connection, ca: &CaRecord) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn put_device(connection: &Connection, device: &DeviceRecord) -> Result<(), StoreError> {
-    if !der::is_whole(&device.der) {
-        return Err(StoreError::Corrupt {
-            table: "device",
-            row: format!("serial {}", device.serial),
-            what: NOT_WHOLE.to_owned(),
-        });
-    }
-    connection
-        .prepare_cached(
-            "INSERT INTO device (instance, issuer, serial, ca, name, status, first_seen_ms, der)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-             ON CONFLICT (instance, issuer, serial) DO UPDATE SET
-                 ca = excluded.ca, name = excluded.name, status = excluded.status,
-                 first_seen_ms = excluded.first_seen_ms, der = excluded.der",
-        )?
-        .execute(params![
-            device.instance.as_str(),
-            device.issuer.to_string(),
-            device.serial.to_string(),
-            device.ca.to_string(),
-            device.name,
-            status_text(device.status),
-            device.first_seen_ms,
-            device.der,
-        ])?;
-    Ok(())
-}
-
 fn put_code(connection: &Connection, code: &RegisterCodeRecord) -> Result<(), StoreError> {
     connection
         .prepare_cached(
@@ -252,8 +220,6 @@ fn put_key(connection: &Connection, key: &AccessKeyRecord) -> Result<(), StoreEr
 // The first column is the rowid, by which an operator finds the row an error names.
 const SELECT_CAS: &str = "SELECT rowid, id, instance, name, status, registered_at_ms,
         register_code, verification_pem, der FROM ca ORDER BY rowid";
-const SELECT_DEVICES: &str = "SELECT rowid, instance, issuer, serial, ca, name, status,
-        first_seen_ms, der FROM device ORDER BY rowid";
 const SELECT_CODES: &str = "SELECT rowid, code, instance, account, expires_at_ms, used
         FROM register_code ORDER BY rowid";
 const SELECT_KEYS: &str = "SELECT rowid, id, account, comment, status, created_at_ms, policy,
@@ -289,27 +255,6 @@ fn read_ca(fields: &Fields<'_, '_>) -> Result<CaRecord, StoreError> {
         register_code: fields.optional_text(6)?,
         verification_pem: fields.optional_text(7)?,
         der: der.to_owned(),
-    })
-}
-
-fn read_device(
-    fields: &Fields<'_, '_>,
-    known: &HashSet<CaId>,
-    instances: &mut Interner,
-) -> Result<DeviceRecord, StoreError> {
-    let ca: CaId = fields.digest(4)?;
-    if !known.contains(&ca) {
-        return Err(fields.corrupt(4, "names a CA that is not in table ca".to_owned()));
-    }
-    Ok(DeviceRecord {
-        instance: instances.get(fields, 1)?,
-        issuer: fields.digest(2)?,
-        serial: fields.serial(3)?,
-        ca,
-        name: fields.text(5)?.to_owned(),
-        status: fields.status(6)?,
-        first_seen_ms: fields.integer(7)?,
-        der: fields.der(8)?.to_owned(),
     })
 }
 
@@ -351,9 +296,14 @@ struct Fields<'r, 's> {
 
 impl<'r> Fields<'r, '_> {
     fn text(&self, column: usize) -> Result<&'r str, StoreError> {
+        std::str::from_utf8(self.octets(column)?)
+            .map_err(|_| self.corrupt(column, "is not UTF-8".to_owned()))
+    }
+
+    /// Text that whoever reads it has still to look at.
+    fn octets(&self, column: usize) -> Result<&'r [u8], StoreError> {
         match self.row.get_ref(column)? {
-            ValueRef::Text(octets) => std::str::from_utf8(octets)
-                .map_err(|_| self.corrupt(column, "is not UTF-8".to_owned())),
+            ValueRef::Text(octets) => Ok(octets),
             other => Err(self.wrong_type(column, "text", &other)),
         }
     }
@@ -389,19 +339,22 @@ impl<'r> Fields<'r, '_> {
     }
 
     fn der(&self, column: usize) -> Result<&'r [u8], StoreError> {
+        let octets = self.blob(column)?;
+        match der::is_whole(octets) {
+            true => Ok(octets),
+            false => Err(self.corrupt(column, NOT_WHOLE.to_owned())),
+        }
+    }
+
+    fn blob(&self, column: usize) -> Result<&'r [u8], StoreError> {
         match self.row.get_ref(column)? {
-            ValueRef::Blob(octets) if der::is_whole(octets) => Ok(octets),
-            ValueRef::Blob(_) => Err(self.corrupt(column, NOT_WHOLE.to_owned())),
+            ValueRef::Blob(octets) => Ok(octets),
             other => Err(self.wrong_type(column, "a blob", &other)),
         }
     }
 
     fn status(&self, column: usize) -> Result<Status, StoreError> {
-        match self.text(column)? {
-            "active" => Ok(Status::Active),
-            "inactive" => Ok(Status::Inactive),
-            _ => Err(self.corrupt(column, "is neither 'active' nor 'inactive'".to_owned())),
-        }
+        status_of(self.text(column)?).map_err(|what| self.corrupt(column, what))
     }
 
     fn parse<T: FromStr<Err = IdError>>(&self, column: usize) -> Result<T, StoreError> {
@@ -410,30 +363,8 @@ impl<'r> Fields<'r, '_> {
             .map_err(|error: IdError| self.corrupt(column, format!("is wrong: {error}")))
     }
 
-    /// In the one form in which it is written, so that no two rows mean one thing.
     fn digest<T: FromStr<Err = IdError>>(&self, column: usize) -> Result<T, StoreError> {
-        if self.text(column)?.bytes().any(|c| c.is_ascii_uppercase()) {
-            return Err(self.corrupt(column, "has upper-case digits".to_owned()));
-        }
-        self.parse(column)
-    }
-
-    /// As [`Self::digest`]: lower case, the fewest octets that are a positive DER integer.
-    fn serial(&self, column: usize) -> Result<CertSerial, StoreError> {
-        let text = self.text(column)?;
-        let mut buffer = [0; 21];
-        let canonical = (|| {
-            if text.bytes().any(|c| c.is_ascii_uppercase()) {
-                return None;
-            }
-            let octets = buffer.get_mut(..text.len().div_ceil(2))?;
-            hex::decode_to_slice(text, octets).ok()?;
-            let serial = CertSerial::from_be_bytes(octets).ok()?;
-            let padded = usize::from(serial.as_bytes().first()? & 0x80 != 0);
-            (octets.len() == serial.as_bytes().len() + padded).then_some(serial)
-        })();
-        canonical
-            .ok_or_else(|| self.corrupt(column, "is not a serial number as written".to_owned()))
+        digest_of(self.text(column)?).map_err(|what| self.corrupt(column, what))
     }
 
     fn wrong_type(&self, column: usize, expected: &str, found: &ValueRef<'_>) -> StoreError {
@@ -456,22 +387,58 @@ impl<'r> Fields<'r, '_> {
     }
 }
 
-/// Gives a million devices of one instance one copy of its name.
-#[derive(Default)]
-struct Interner(Option<InstanceId>);
-
-impl Interner {
-    fn get(&mut self, fields: &Fields<'_, '_>, column: usize) -> Result<InstanceId, StoreError> {
-        let text = fields.text(column)?;
-        match &self.0 {
-            Some(last) if last.as_str() == text => Ok(last.clone()),
-            _ => {
-                let instance: InstanceId = fields.parse(column)?;
-                self.0 = Some(instance.clone());
-                Ok(instance)
-            }
-        }
+fn status_of(text: &str) -> Result<Status, String> {
+    match text {
+        "active" => Ok(Status::Active),
+        "inactive" => Ok(Status::Inactive),
+        _ => Err("is neither 'active' nor 'inactive'".to_owned()),
     }
+}
+
+/// The octets that so many lower-case hexadecimal digits stand for; quicker than [`digest_of`], which
+/// can tell what is wrong.
+fn lower_hex<const OCTETS: usize>(text: &[u8]) -> Option<[u8; OCTETS]> {
+    let (pairs, rest) = text.as_chunks::<2>();
+    if pairs.len() != OCTETS || !rest.is_empty() {
+        return None;
+    }
+    let mut octets = [0; OCTETS];
+    let mut all = 0;
+    for (octet, pair) in octets.iter_mut().zip(pairs) {
+        let [high, low] = pair.map(|digit| match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => 0xff,
+        });
+        all |= high | low;
+        *octet = high << 4 | low;
+    }
+    (all <= 0x0f).then_some(octets)
+}
+
+/// In the one form in which it is written, so that no two rows mean one thing.
+fn digest_of<T: FromStr<Err = IdError>>(text: &str) -> Result<T, String> {
+    if text.bytes().any(|c| c.is_ascii_uppercase()) {
+        return Err("has upper-case digits".to_owned());
+    }
+    text.parse()
+        .map_err(|error: IdError| format!("is wrong: {error}"))
+}
+
+/// As [`digest_of`]: lower case, the fewest octets that are a positive DER integer.
+fn serial_of(text: &str) -> Result<CertSerial, String> {
+    let mut buffer = [0; 21];
+    let canonical = (|| {
+        if text.bytes().any(|c| c.is_ascii_uppercase()) {
+            return None;
+        }
+        let octets = buffer.get_mut(..text.len().div_ceil(2))?;
+        hex::decode_to_slice(text, octets).ok()?;
+        let serial = CertSerial::from_be_bytes(octets).ok()?;
+        let padded = usize::from(serial.as_bytes().first()? & 0x80 != 0);
+        (octets.len() == serial.as_bytes().len() + padded).then_some(serial)
+    })();
+    canonical.ok_or_else(|| "is not a serial number as written".to_owned())
 }
 
 fn status_text(status: Status) -> &'static str {
@@ -483,3 +450,23 @@ fn status_text(status: Status) -> &'static str {
 
 const NOT_WHOLE: &str = "is not one whole DER sequence";
 const NOT_ITS_DIGEST: &str = "is not the SHA-256 of der";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn quick_digits_are_what_the_slow_ones_are(octets in any::<[u8; 32]>(), at in 0..64_usize, other in any::<u8>()) {
+            let mut text = hex::encode(octets).into_bytes();
+            prop_assert_eq!(lower_hex(&text), Some(octets));
+            text[at] = other;
+            let slow = std::str::from_utf8(&text).ok().and_then(|it| digest_of(it).ok());
+            prop_assert_eq!(lower_hex(&text).map(CaId::from_bytes), slow);
+            text.pop();
+            prop_assert_eq!(lower_hex::<32>(&text), None);
+        }
+    }
+}

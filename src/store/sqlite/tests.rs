@@ -110,7 +110,7 @@ fn device(serial: u8, ca_number: u8, status: Status) -> DeviceRecord {
         ca: ca(ca_number, status).id,
         name: format!("Gerät '{serial}' \0 \u{1F512}"),
         status,
-        der: der(&[1, 2, serial]),
+        der: der(&[1, 2, serial]).into(),
         first_seen_ms: 5,
     }
 }
@@ -477,7 +477,7 @@ fn large_snapshot_is_timed() {
             record.serial =
                 CertSerial::from_be_bytes(&CaId::of_der(&number.to_be_bytes()).as_bytes()[..16])
                     .unwrap();
-            record.der = body(number, 700);
+            record.der = body(number, 700).into();
             Change::PutDevice(record)
         });
         head = block_on(store.commit(head, devices.collect())).unwrap();

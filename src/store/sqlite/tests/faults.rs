@@ -150,12 +150,60 @@ async fn a_row_that_is_no_record_fails_the_snapshot_and_is_named() {
 }
 
 #[tokio::test]
+async fn of_many_devices_all_are_read_and_the_first_that_is_none_is_named() {
+    let bench = Bench::new();
+    let store = bench.store();
+    // One certificate is larger than all that are taken out of the database at a time.
+    let numbered = |number: u16| DeviceRecord {
+        serial: CertSerial::from_be_bytes(&[&[1], &number.to_be_bytes()[..]].concat()).unwrap(),
+        der: match number {
+            300 => large_der(300_000),
+            number => der(&number.to_be_bytes()),
+        }
+        .into(),
+        ..device(1, 1 + u8::from(number.is_multiple_of(2)), Status::Active)
+    };
+    let devices: Vec<_> = (1..=1500).map(numbered).collect();
+    let cas = [1, 2].map(|number| Change::PutCa(ca(number, Status::Active)));
+    let puts = devices.iter().cloned().map(Change::PutDevice);
+    let changes = cas.into_iter().chain(puts).collect();
+    store.commit(0, changes).await.unwrap();
+    assert_eq!(store.snapshot().await.unwrap().devices, devices);
+
+    let hand = bench.by_hand();
+    hand.execute_batch("PRAGMA ignore_check_constraints = ON")
+        .unwrap();
+    // The one is found by who takes the rows out, the other by who reads them.
+    for (edit, first) in [
+        ("UPDATE device SET der = 'text' WHERE rowid = 900", 900),
+        ("UPDATE device SET status = 'on' WHERE rowid = 899", 899),
+        ("UPDATE device SET name = x'00' WHERE rowid = 2", 2),
+        ("UPDATE device SET serial = '1' WHERE rowid = 1", 1),
+    ] {
+        hand.execute(edit, []).unwrap();
+        match store.snapshot().await {
+            Err(StoreError::Corrupt { table, row, .. }) => {
+                assert_eq!((table, row), ("device", format!("rowid {first}")));
+            }
+            other => panic!("{edit}: {other:?}"),
+        }
+    }
+}
+
+fn large_der(length: u32) -> Vec<u8> {
+    let mut der = vec![0x30, 0x84];
+    der.extend_from_slice(&length.to_be_bytes());
+    der.resize(der.len() + length as usize, 7);
+    der
+}
+
+#[tokio::test]
 async fn a_record_that_could_not_be_read_back_is_not_written() {
     let bench = Bench::new();
     let mut foreign = ca(1, Status::Active);
     foreign.id = ca(2, Status::Active).id;
     let mut torn = device(1, 3, Status::Active);
-    torn.der.pop();
+    torn.der.truncate(torn.der.len() - 1);
     let changes = [
         vec![Change::PutCa(foreign)],
         vec![

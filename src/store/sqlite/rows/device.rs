@@ -1,0 +1,255 @@
+//! Device certificates. There may be a million of them, so one thread takes the rows out of the
+//! database, some hundred at a time, while another one reads them.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use bytes::Bytes;
+use rusqlite::{Connection, params};
+
+use super::{Fields, NOT_WHOLE, digest_of, lower_hex, serial_of, status_of, status_text};
+use crate::ca::id::{CaId, CaKeyId, IdError, InstanceId};
+use crate::store::sqlite::der;
+use crate::store::{DeviceRecord, StoreError};
+
+pub(super) fn put(connection: &Connection, device: &DeviceRecord) -> Result<(), StoreError> {
+    if !der::is_whole(&device.der) {
+        return Err(StoreError::Corrupt {
+            table: TABLE,
+            row: format!("serial {}", device.serial),
+            what: NOT_WHOLE.to_owned(),
+        });
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO device (instance, issuer, serial, ca, name, status, first_seen_ms, der)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             ON CONFLICT (instance, issuer, serial) DO UPDATE SET
+                 ca = excluded.ca, name = excluded.name, status = excluded.status,
+                 first_seen_ms = excluded.first_seen_ms, der = excluded.der",
+        )?
+        .execute(params![
+            device.instance.as_str(),
+            device.issuer.to_string(),
+            device.serial.to_string(),
+            device.ca.to_string(),
+            device.name,
+            status_text(device.status),
+            device.first_seen_ms,
+            device.der.as_ref(),
+        ])?;
+    Ok(())
+}
+
+/// Every device; the CAs that they may stand under are known. Of several rows that are no records,
+/// the error names the first.
+pub(super) fn read_all(
+    connection: &Connection,
+    known: &HashSet<CaId>,
+) -> Result<Vec<DeviceRecord>, StoreError> {
+    std::thread::scope(|scope| {
+        let (full, filled) = sync_channel(MOST_WAITING);
+        let reading = std::thread::Builder::new()
+            .name("store-devices".to_owned())
+            .spawn_scoped(scope, move || read_batches(&filled, known))
+            .map_err(|error| StoreError::Unusable {
+                what: format!("the thread store-devices cannot be started: {error}"),
+            })?;
+        let stepped = step(connection, full);
+        let read = reading.join().map_err(|_| StoreError::Unusable {
+            what: "the thread store-devices had panicked".to_owned(),
+        })?;
+        // What was handed over stands before what could not be.
+        let records = read?;
+        stepped.map(|()| records)
+    })
+}
+
+/// Rows on their way between the threads: their text, one after the other, and apart from it their
+/// certificates, which stay as they are.
+struct Batch {
+    rows: Vec<Raw>,
+    text: Vec<u8>,
+    ders: Vec<u8>,
+}
+
+/// One row: where its columns end in the batch, each of which begins where the one before it ends.
+struct Raw {
+    rowid: i64,
+    first_seen_ms: i64,
+    ends: [usize; COLUMNS.len()],
+    der_end: usize,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self {
+            rows: Vec::with_capacity(BATCH_ROWS),
+            text: Vec::with_capacity(BATCH_ROWS * 256),
+            ders: Vec::with_capacity(BATCH_OCTETS),
+        }
+    }
+
+    fn is_full(&self, next_der: usize) -> bool {
+        let room = BATCH_OCTETS.saturating_sub(self.ders.len());
+        !self.rows.is_empty() && (self.rows.len() >= BATCH_ROWS || room < next_der)
+    }
+}
+
+/// Take the rows out, in their order. If nobody takes them any more, that is told over there.
+fn step(connection: &Connection, full: SyncSender<Batch>) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    let stepped = fill(connection, &mut batch, &full);
+    let _ = full.send(batch);
+    stepped
+}
+
+fn fill(
+    connection: &Connection,
+    batch: &mut Batch,
+    full: &SyncSender<Batch>,
+) -> Result<(), StoreError> {
+    let mut statement = connection.prepare_cached(SELECT)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let fields = Fields { row, table: TABLE };
+        let der = fields.blob(8)?;
+        if batch.is_full(der.len()) && full.send(std::mem::replace(batch, Batch::new())).is_err() {
+            return Ok(());
+        }
+        let mut ends = [0; COLUMNS.len()];
+        for (end, column) in ends.iter_mut().zip(1..) {
+            batch.text.extend_from_slice(fields.octets(column)?);
+            *end = batch.text.len();
+        }
+        let first_seen_ms = fields.integer(7)?;
+        let rowid = fields.integer(0)?;
+        batch.ders.extend_from_slice(der);
+        batch.rows.push(Raw {
+            rowid,
+            first_seen_ms,
+            ends,
+            der_end: batch.ders.len(),
+        });
+    }
+    Ok(())
+}
+
+fn read_batches(
+    filled: &Receiver<Batch>,
+    known: &HashSet<CaId>,
+) -> Result<Vec<DeviceRecord>, StoreError> {
+    let mut records = Vec::new();
+    let mut before = Before::default();
+    for Batch { rows, text, ders } in filled {
+        // One allocation for all, which is given back with the last of them.
+        let ders = Bytes::from(ders);
+        let (mut text_at, mut der_at) = (0, 0);
+        for raw in rows {
+            let mut columns = [&[] as &[u8]; COLUMNS.len()];
+            for (column, end) in columns.iter_mut().zip(raw.ends) {
+                *column = text.get(text_at..end).unwrap_or_default();
+                text_at = end;
+            }
+            let der = der_at..raw.der_end;
+            der_at = raw.der_end;
+            let record = read(&raw, columns, &ders, der, known, &mut before);
+            records.push(
+                record.map_err(|Fault { column, what }| StoreError::Corrupt {
+                    table: TABLE,
+                    row: format!("rowid {}", raw.rowid),
+                    what: format!("{column} {what}"),
+                })?,
+            );
+        }
+    }
+    Ok(records)
+}
+
+/// What the row before had: a million devices of one instance have one copy of its name.
+#[derive(Default)]
+struct Before {
+    instance: Option<InstanceId>,
+    ca: Option<CaId>,
+}
+
+/// What is wrong with which column.
+struct Fault {
+    column: &'static str,
+    what: String,
+}
+
+fn read(
+    raw: &Raw,
+    columns: [&[u8]; COLUMNS.len()],
+    ders: &Bytes,
+    der: Range<usize>,
+    known: &HashSet<CaId>,
+    before: &mut Before,
+) -> Result<DeviceRecord, Fault> {
+    let fault = |column| move |what| Fault { column, what };
+    let text = |column: &'static str, octets| {
+        std::str::from_utf8(octets).map_err(|_| fault(column)("is not UTF-8".to_owned()))
+    };
+    let [of_instance, of_issuer, of_serial, of_ca, of_name, of_status] = COLUMNS;
+    let [instance, issuer, serial, ca, name, status] = columns;
+    let ca = match lower_hex(ca) {
+        Some(octets) => CaId::from_bytes(octets),
+        None => digest_of(text(of_ca, ca)?).map_err(fault(of_ca))?,
+    };
+    let issuer = match lower_hex(issuer) {
+        Some(octets) => CaKeyId::from_bytes(octets),
+        None => digest_of(text(of_issuer, issuer)?).map_err(fault(of_issuer))?,
+    };
+    if before.ca != Some(ca) {
+        if !known.contains(&ca) {
+            return Err(fault(of_ca)(
+                "names a CA that is not in table ca".to_owned(),
+            ));
+        }
+        before.ca = Some(ca);
+    }
+    let instance = text(of_instance, instance)?;
+    let instance = match &before.instance {
+        Some(last) if last.as_str() == instance => last.clone(),
+        _ => {
+            let parsed = instance.parse::<InstanceId>();
+            let parsed = parsed
+                .map_err(|error: IdError| fault(of_instance)(format!("is wrong: {error}")))?;
+            before.instance.insert(parsed).clone()
+        }
+    };
+    let der = ders.slice(der);
+    if !der::is_whole(&der) {
+        return Err(fault("der")(NOT_WHOLE.to_owned()));
+    }
+    Ok(DeviceRecord {
+        instance,
+        issuer,
+        serial: serial_of(text(of_serial, serial)?).map_err(fault(of_serial))?,
+        ca,
+        name: text(of_name, name)?.to_owned(),
+        status: status_of(text(of_status, status)?).map_err(fault(of_status))?,
+        first_seen_ms: raw.first_seen_ms,
+        der,
+    })
+}
+
+const TABLE: &str = "device";
+
+/// The columns that are text, as they follow the rowid in [`SELECT`].
+const COLUMNS: [&str; 6] = ["instance", "issuer", "serial", "ca", "name", "status"];
+
+// The first column is the rowid, by which an operator finds the row an error names.
+const SELECT: &str = "SELECT rowid, instance, issuer, serial, ca, name, status,
+        first_seen_ms, der FROM device ORDER BY rowid";
+
+/// Rows of a batch, and octets of its certificates, if there is more than one. A few of them fit
+/// into the caches of a processor, and a device that is deleted holds on to no more than the
+/// certificates that came with it.
+const BATCH_ROWS: usize = 256;
+const BATCH_OCTETS: usize = 128 << 10;
+
+/// Batches that wait to be read.
+const MOST_WAITING: usize = 8;
