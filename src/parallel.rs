@@ -1,51 +1,22 @@
 //! Work on many things at once that does nothing but reckon.
 
-use std::num::NonZero;
-use std::sync::{Mutex, PoisonError};
-use std::thread::{Builder, available_parallelism, scope};
+use rayon::ThreadPoolBuilder;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-/// Do this to every item, on all processors. Gives the results in the order of the items.
+/// Do this to every item, on all processors, with threads that end with it. Gives the results in the
+/// order of the items.
 ///
-/// Waits for all of them. Where no thread can be started, the caller's does it all.
-pub(crate) fn map<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    let others = match items.len() > AT_A_TIME {
-        true => available_parallelism().map_or(0, |all| NonZero::get(all) - 1),
-        false => 0,
-    };
-    let waiting = Mutex::new(items.into_iter().enumerate());
-    let next = || {
-        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let some: Vec<_> = waiting.by_ref().take(AT_A_TIME).collect();
-        (!some.is_empty()).then_some(some)
-    };
-    let take_turns = || {
-        let mut done = Vec::new();
-        while let Some(some) = next() {
-            done.extend(some.into_iter().map(|(place, item)| (place, work(item))));
-        }
-        done
-    };
-    let mut done = scope(|scope| {
-        let start = |_| {
-            let thread = Builder::new().name("work".to_owned());
-            thread.spawn_scoped(scope, take_turns).ok()
-        };
-        let threads: Vec<_> = (0..others).filter_map(start).collect();
-        let mut done = take_turns();
-        for thread in threads {
-            match thread.join() {
-                Ok(more) => done.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        done
-    });
-    done.sort_unstable_by_key(|(place, _)| *place);
-    done.into_iter().map(|(_, result)| result).collect()
+/// Waits for all of them. Where no threads can be started, the caller's does it all.
+pub(crate) fn map<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
+    let threads = || ThreadPoolBuilder::new().build().ok();
+    match (items.len() > FEW).then(threads).flatten() {
+        Some(threads) => threads.install(|| items.into_par_iter().map(work).collect()),
+        None => items.into_iter().map(work).collect(),
+    }
 }
 
-/// Items that a thread takes at a time.
-const AT_A_TIME: usize = 64;
+/// Not worth a thread.
+const FEW: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -53,7 +24,7 @@ mod tests {
 
     #[test]
     fn results_are_in_the_order_of_the_items_however_many_there_are() {
-        for count in [0, 1, AT_A_TIME, AT_A_TIME + 1, 10 * AT_A_TIME + 7] {
+        for count in [0, 1, FEW, FEW + 1, 10 * FEW + 7] {
             let expected: Vec<_> = (0..count).map(|it| it * 2).collect();
             assert_eq!(map((0..count).collect(), |it| it * 2), expected);
         }
@@ -61,8 +32,8 @@ mod tests {
 
     #[test]
     fn a_panic_of_one_is_a_panic_of_all() {
-        let items: Vec<_> = (0..10 * AT_A_TIME).collect();
-        let all = std::panic::catch_unwind(|| map(items, |it| assert_ne!(it, 5 * AT_A_TIME)));
+        let items: Vec<_> = (0..10 * FEW).collect();
+        let all = std::panic::catch_unwind(|| map(items, |it| assert_ne!(it, 5 * FEW)));
         assert!(all.is_err());
     }
 }
