@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::runtime::Handle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -183,7 +184,7 @@ impl App {
         let mut listening = listeners::bind_all(&config).await?;
         let metrics = telemetry::metrics::install();
         let mut dev_pki = development::prepare(&mut config).await?;
-        let (control, head) = open_control(&config).await?;
+        let (control, head) = open_control(&config, desk.handle()).await?;
         control.make_changes_on(desk.handle().clone());
         let missing = match head {
             0 => Missing::New,
@@ -387,7 +388,9 @@ fn local_address(
 
 /// Open what is kept, and read it into the gate's registries; gives the number of the last commit
 /// as well.
-async fn open_control(config: &Config) -> Result<(Control, u64), StartError> {
+/// What the control keeps doing is begun on `desk`: who changes something there need not wait for
+/// somebody whose turn comes among the connections.
+async fn open_control(config: &Config, desk: &Handle) -> Result<(Control, u64), StartError> {
     let database = config.data_dir.join(DATABASE);
     let (audit_path, rotation) = (config.audit_path.clone(), config.audit_rotation);
     let forward = config.audit_forward.clone();
@@ -416,7 +419,7 @@ async fn open_control(config: &Config) -> Result<(Control, u64), StartError> {
             admin_cas: admin_ca.transpose()?.into_iter().collect(),
         });
     }
-    let control = Control::open(ControlParts {
+    let opening = Control::open(ControlParts {
         store: Arc::new(store),
         audit,
         instances,
@@ -424,8 +427,9 @@ async fn open_control(config: &Config) -> Result<(Control, u64), StartError> {
         keys: admin::keys(&config.admin),
         clock: Arc::new(SystemTime::now),
         patience: Patience::default(),
-    })
-    .await?;
+    });
+    let control = desk.spawn(opening).await;
+    let control = control.map_err(|_| StartError::Interrupted)??;
     Ok((control, head))
 }
 

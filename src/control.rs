@@ -304,6 +304,7 @@ impl Control {
         };
         match made.await {
             Ok(answer) => answer,
+            Err(error) if error.is_cancelled() => Err(ControlError::ShuttingDown),
             Err(error) => Err(ControlError::Internal(format!(
                 "the change panicked: {error}"
             ))),

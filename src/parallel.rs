@@ -15,6 +15,17 @@ pub(crate) fn map<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Send 
     }
 }
 
+/// Do both, side by side if the system has a thread to give. Gives what both come to.
+pub(crate) fn join<A: Send, B: Send>(
+    one: impl FnOnce() -> A + Send,
+    other: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    match ThreadPoolBuilder::new().num_threads(2).build() {
+        Ok(threads) => threads.join(one, other),
+        Err(_) => (one(), other()),
+    }
+}
+
 /// Not worth a thread.
 const FEW: usize = 64;
 

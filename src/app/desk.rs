@@ -1,14 +1,15 @@
-//! A thread for what administrators ask.
+//! Threads for what administrators ask.
 //!
 //! A call that inactivates a CA passes from one task to another many times, and waits for the disk
 //! in between. Among the tasks of thousands of connections it would wait for its turn each time,
-//! longest of all when it is needed most. On a thread of its own it waits for nothing but a processor.
+//! longest of all when it is needed most. On threads of its own it waits for nothing but a processor. There are two, so that one
+//! can be held up.
 
 use std::io;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// The thread, with what is begun there; it ends with this value.
+/// The threads, with what is begun there; they end with this value.
 pub(super) struct Desk {
     /// Taken at the end only.
     runtime: Option<Runtime>,
@@ -16,13 +17,14 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// Start the thread.
+    /// Start the threads.
     ///
     /// # Errors
-    /// If the system has none to give.
+    /// If the system has no descriptors to give. Where it has no threads to give, the start ends in a
+    /// panic, as it does for the threads of the connections.
     pub(super) fn open() -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
+            .worker_threads(2)
             .thread_name("admin")
             .enable_all()
             .build()?;

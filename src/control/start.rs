@@ -1,7 +1,6 @@
 //! From the kept records to a gate that can be opened.
 
 use std::collections::HashMap;
-use std::panic::resume_unwind;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock};
 
@@ -142,12 +141,8 @@ impl Inner {
     fn load(&self, snapshot: Snapshot, crls: Vec<KeptCrl>) -> Result<(), OpenError> {
         let mut ledger = self.ledger_mut();
         // What takes long is done side by side: devices are many, CAs have to be read.
-        let (cas, devices) = std::thread::scope(|scope| {
-            let devices = scope.spawn(|| self.load_devices(snapshot.devices));
-            let cas = self.load_cas(snapshot.cas);
-            let devices = devices.join();
-            (cas, devices.unwrap_or_else(|panic| resume_unwind(panic)))
-        });
+        let (cas, devices) = (snapshot.cas, snapshot.devices);
+        let (cas, devices) = parallel::join(|| self.load_cas(cas), || self.load_devices(devices));
         for ca in cas? {
             ledger.put_ca(ca);
         }

@@ -202,10 +202,10 @@ async fn keep_time(hub: Arc<Hub>) {
     loop {
         let now = hub.now();
         let (due, next) = hub.registry.on_time(now);
-        for Due { will, ended } in due {
+        for (shard, Due { will, ended }) in due {
             hub.sys.tally.sessions_expired.add(usize::from(ended));
             if let Some((topic, will)) = will {
-                hub.publish_will(0, 0, topic, &will);
+                hub.publish_will(shard, 0, topic, &will);
             }
         }
         if purge_at <= now {

@@ -15,6 +15,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -34,7 +35,7 @@ use super::settings::{SessionOnCut, WillOnCut};
 use super::shard::{Cell, Wakes};
 use super::sys::Refused;
 use super::wire::encode::Outgoing;
-use super::wire::{Decoder, QoS, Version, reason};
+use super::wire::{Decoder, Incoming, QoS, Version, reason};
 
 /// Serve a client whose handshake is over, until the connection ends.
 pub async fn run<S, P>(
@@ -172,6 +173,7 @@ where
         let connected = hub.sys.tally.connected.hold();
         self.hold_to_rights(&cell).await;
         let end = self.converse(&cell, admitted.keep_alive, shutdown).await;
+        self.count_came();
         // Whoever was told and ended otherwise before it was woken has no more of it.
         let end = match (self.peer.cut(), end.departure) {
             (Some(why), Departure::Lost | Departure::Shutdown) => self.cut_off(why),
@@ -241,6 +243,10 @@ where
                     return end;
                 }
             }
+            // Others may have had their turn meanwhile.
+            if let Some(end) = self.must_end(cell) {
+                return end;
+            }
             let was_empty = self.output.is_empty() && !self.unflushed;
             self.collect(cell, WRITE_TARGET);
             if was_empty {
@@ -263,7 +269,7 @@ where
                 why = &mut cut => return self.cut_off(why),
                 why = &mut kicked => return End::kicked(why),
                 () = shutdown.cancelled() => return End::shutdown(),
-                result = published(&mut self.publishing), if publishing => {
+                result = published(&mut self.publishing, peer), if publishing => {
                     if let Err(end) = self.finish_publish(cell, result) {
                         return end;
                     }
@@ -338,6 +344,10 @@ where
                 self.hub.now()
             });
             self.came.packets += 1;
+            if let Incoming::Subscribe(_) = &packet {
+                // It may take a while.
+                clock = None;
+            }
             self.on_packet(cell, packet, now).await?;
             packets += 1;
             if usize::is_multiple_of(packets, PACKETS_AT_ONCE) || self.wakes.work() >= WORK_AT_ONCE
@@ -442,11 +452,17 @@ async fn write_some<W: AsyncWrite + Unpin>(
     }
 }
 
-async fn published(publishing: &mut Option<Publishing>) -> Result<Routed, BusError> {
-    match publishing {
-        Some(publishing) => publishing.result.as_mut().await,
-        None => std::future::pending().await,
-    }
+/// What comes of the message that waits. Nothing, once its publisher has to go: the cut that ends the
+/// connection is there at the same time.
+async fn published(
+    publishing: &mut Option<Publishing>,
+    publisher: &impl Peer,
+) -> Result<Routed, BusError> {
+    std::future::poll_fn(|context| match publishing {
+        Some(publishing) if publisher.cut().is_none() => publishing.result.as_mut().poll(context),
+        Some(_) | None => Poll::Pending,
+    })
+    .await
 }
 
 /// CONNECT may not be larger: the client id, the will and the credentials have 65,535 octets each.

@@ -3,6 +3,7 @@
 mod returning;
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -33,6 +34,8 @@ type ByClient = BTreeMap<ByteString, Arc<Cell>>;
 pub struct Registry {
     by_client: Mutex<ByClient>,
     shards: Vec<Arc<Shard>>,
+    /// Which shard a client has: clients choose their ids, and must not choose that.
+    by_name: RandomState,
     next_key: AtomicU64,
     limits: Arc<Limits>,
     overflow: Overflow,
@@ -88,6 +91,7 @@ impl Registry {
         Self {
             by_client: Mutex::default(),
             shards,
+            by_name: RandomState::new(),
             next_key: AtomicU64::new(1),
             budget: Arc::new(SharedBudget::new(limits.total_queue_bytes)),
             limits,
@@ -238,7 +242,6 @@ impl Registry {
         expiry: u32,
     ) -> Option<Arc<Cell>> {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        let shard = usize::try_from(key).ok()?.checked_rem(self.shards.len())?;
         // The id is a slice of CONNECT: copied, so that it does not keep all of it.
         let client_id = ByteString::from(&*connect.client_id);
         let mut session = Session::new(
@@ -250,8 +253,16 @@ impl Registry {
             self.budget.clone(),
         );
         session.connect(connect, will, expiry);
-        let shard = self.shards.get(shard)?;
+        let shard = self.shard_of(&connect.client_id)?;
         Some(shard.cell(session, owner.clone(), client.clone()))
+    }
+
+    /// The shard of a client, the same for all sessions that it has while the broker runs: what one of
+    /// them has sent does not come after what the next one sends.
+    fn shard_of(&self, client_id: &str) -> Option<&Arc<Shard>> {
+        let shards = u64::try_from(self.shards.len()).ok()?;
+        let index = self.by_name.hash_one(client_id).checked_rem(shards)?;
+        self.shards.get(usize::try_from(index).ok()?)
     }
 
     /// The connection lets its session go. What is due at once is given back.
@@ -293,7 +304,7 @@ impl Registry {
     }
 
     /// What has fallen due, and when to ask again.
-    pub fn on_time(&self, now: u64) -> (Vec<Due>, Option<u64>) {
+    pub fn on_time(&self, now: u64) -> (Vec<(usize, Due)>, Option<u64>) {
         let mut all = Vec::new();
         loop {
             let mut timers = lock(&self.timers);
@@ -322,7 +333,7 @@ impl Registry {
             if due.ended {
                 self.forget(&cell);
             }
-            all.push(due);
+            all.push((cell.shard, due));
         }
     }
 

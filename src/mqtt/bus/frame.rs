@@ -22,6 +22,11 @@ impl Unsealed {
     }
 }
 
+/// Octets of the message for one shard.
+pub(super) fn size(filters: &[FilterId], shared: &[(SessionKey, ShareId)], frame: &[u8]) -> usize {
+    FIXED + filters.len() * FILTER + shared.len() * SHARED + frame.len()
+}
+
 /// The message for one shard.
 pub(super) fn encode(
     source: usize,
@@ -29,8 +34,7 @@ pub(super) fn encode(
     shared: &[(SessionKey, ShareId)],
     frame: &[u8],
 ) -> Unsealed {
-    let size = FIXED + filters.len() * FILTER + shared.len() * SHARED + frame.len();
-    let mut out = BytesMut::with_capacity(size);
+    let mut out = BytesMut::with_capacity(size(filters, shared, frame));
     out.put_u64(0);
     out.put_u32(source as u32);
     out.put_u32(filters.len() as u32);

@@ -65,9 +65,7 @@ impl Registry {
         subscriptions: Vec<(Subscription, Options, Option<u32>)>,
     ) -> Result<(), RestoreError> {
         let mut map = self.map();
-        let shard = usize::try_from(session.key().0).ok();
-        let shard = shard.and_then(|key| key.checked_rem(self.shards.len()));
-        let shard = shard.and_then(|index| self.shards.get(index));
+        let shard = self.shard_of(session.client_id());
         let Some(shard) = shard.filter(|_| map.len() < self.limits.max_sessions) else {
             return Err(RestoreError::Full);
         };

@@ -25,6 +25,33 @@ fn cut(gate: &Gate, ca: &TestCa, live: &LivePeer) -> String {
 }
 
 #[tokio::test]
+async fn peers_of_several_paths_in_one_cut_are_told_each_its_own() {
+    let (gate, root) = (Gate::new(), TestCa::root("root", 1));
+    let issuing: Vec<_> = [("one", 2), ("two", 3)]
+        .map(|(name, serial)| root.issue_ca(ca_params(name, serial)))
+        .into();
+    let mut keys = vec![root.certificate().key_id()];
+    root.register(&gate.registry);
+    for ca in &issuing {
+        ca.register(&gate.registry);
+        keys.push(ca.certificate().key_id());
+    }
+    let stays = live(&gate, &root.issue("d", 4), &[]);
+    let of_both = || issuing.iter().map(|ca| live(&gate, &ca.issue("d", 5), &[]));
+    let peers: Vec<_> = of_both().chain(of_both()).collect();
+    for ca in &issuing {
+        let id = ca.certificate().id();
+        gate.registry.set_status(id, Status::Inactive);
+    }
+    let cut = gate.peers.cut_over(&keys, &gate.registry, now_secs());
+    assert_eq!(cut, 4);
+    assert_eq!(stays.cut(), None);
+    let words: Vec<_> = peers.iter().filter_map(LivePeer::cut_words).collect();
+    let [one, two] = ["CA 02 is inactive", "CA 03 is inactive"];
+    assert_eq!(words, [one, two, one, two]);
+}
+
+#[tokio::test]
 async fn cut_peer_is_told_which_certificate_and_why() {
     let (root, other) = (TestCa::root("root", 1), TestCa::root("other", 2));
     let issuing = root.issue_ca(ca_params("issuing", 3));

@@ -39,8 +39,10 @@ impl Lanes {
             return Ok(Some(Routed::default()));
         }
         let mut source = lock(source);
-        let is_direct =
-            |source: &Source, part: &Part| may_be_given(part) && source.is_clear(from, part, self);
+        let may_be_given = is_little(&plan.parts);
+        let is_direct = |source: &Source, part: &Part| {
+            may_be_given && part.crowd == Crowd::Small && source.is_clear(from, part, self)
+        };
         if plan.parts.iter().all(|part| is_direct(&source, part)) {
             plan.parts.iter().for_each(&mut give);
             self.meters.published.increment(1);
@@ -56,18 +58,18 @@ impl Lanes {
             let Some(destination) = self.destinations.get(part.shard) else {
                 continue;
             };
-            let message = frame::encode(from, &part.filters, &part.shared, frame);
-            let cost = self.cost(message.len()) as u32;
-            match destination.budget.try_acquire_many(cost) {
-                Ok(permit) => admitted.push((part.shard, message, permit)),
+            let size = frame::size(&part.filters, &part.shared, frame);
+            match destination.budget.try_acquire_many(self.cost(size) as u32) {
+                Ok(permit) => admitted.push((part, permit)),
                 Err(TryAcquireError::NoPermits) => return Ok(None),
                 // Nobody receives there any more.
                 Err(TryAcquireError::Closed) => {}
             }
         }
         // From here on there is no way back: all shards get the message or, before, none.
-        for (shard, message, permit) in admitted {
-            source.send(from, shard, message, self);
+        for (part, permit) in admitted {
+            let message = frame::encode(from, &part.filters, &part.shared, frame);
+            source.send(from, part.shard, message, self);
             // The destination gives it back.
             permit.forget();
         }
@@ -91,14 +93,15 @@ impl Source {
     }
 }
 
-/// Whether this is little enough work for a publisher, which does it while the source is locked.
-fn may_be_given(part: &Part) -> bool {
-    part.crowd == Crowd::Small
-        && part.filters.len() <= MAX_FILTERS
-        && part.shared.len() <= MAX_MEMBERS
+/// Whether this is little enough work for a publisher, which does it while the source is locked, if
+/// no filter has a crowd.
+fn is_little(parts: &[Part]) -> bool {
+    let filters: usize = parts.iter().map(|part| part.filters.len()).sum();
+    let members: usize = parts.iter().map(|part| part.shared.len()).sum();
+    filters <= MAX_FILTERS && members <= MAX_MEMBERS
 }
 
-/// Filters of one part that a publisher serves.
+/// Filters that a publisher serves, of all shards together.
 const MAX_FILTERS: usize = 8;
 
 /// Members of shared groups that a publisher serves.
@@ -110,18 +113,20 @@ mod tests {
     use crate::mqtt::bus::{FilterId, SessionKey, ShareId};
 
     #[test]
-    fn a_publisher_serves_few_filters_and_few_members() {
-        let part = |filters, members, crowd| Part {
-            shard: 0,
+    fn a_publisher_serves_few_filters_and_few_members_of_all_shards_together() {
+        let part = |shard, filters, members| Part {
+            shard,
             filters: (0..filters).map(FilterId::from_bits).collect(),
             shared: (0..members)
                 .map(|number| (SessionKey(number), ShareId::from_bits(number)))
                 .collect(),
-            crowd,
+            crowd: Crowd::Small,
         };
-        assert!(may_be_given(&part(8, 64, Crowd::Small)));
-        assert!(!may_be_given(&part(9, 0, Crowd::Small)));
-        assert!(!may_be_given(&part(0, 65, Crowd::Small)));
-        assert!(!may_be_given(&part(1, 0, Crowd::Large)));
+        assert!(is_little(&[part(0, 8, 64)]));
+        assert!(is_little(&[part(0, 5, 60), part(1, 3, 4)]));
+        assert!(!is_little(&[part(0, 9, 0)]));
+        assert!(!is_little(&[part(0, 5, 0), part(1, 4, 0)]));
+        assert!(!is_little(&[part(0, 0, 65)]));
+        assert!(!is_little(&[part(0, 0, 33), part(1, 0, 32)]));
     }
 }

@@ -267,6 +267,34 @@ fn tell_without_waking(cut: &tokio::sync::watch::Sender<Option<Cut>>) {
 }
 
 #[tokio::test]
+async fn who_is_told_while_others_have_their_turn_is_sent_nothing_more() {
+    let world = World::start().await;
+    let hub = world.broker.hub().clone();
+    let mut client = world.simple5("c").await;
+    client.settle().await;
+    let cell = hub.registry.get("c").unwrap();
+    // What comes is read in pieces of 512, 1,024 and 2,048 octets. After the last packet of the last
+    // there are as many answers as may wait, and it is others' turn.
+    let pings = 256 + 512 + 1_024;
+    let all = hub.sys.tally.packets_received.get() + pings;
+    client.send_raw(&[0xc0, 0].repeat(pings as usize)).await;
+    while hub.sys.tally.packets_received.get() < all {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(cell.session().answers_waiting(), 1_024);
+    client.cut.send(Some(Cut::CaInactive)).unwrap();
+    let mut answers = 0;
+    loop {
+        match client.recv().await {
+            v5::Packet::PingResponse => answers += 1,
+            v5::Packet::Disconnect(packet) => break assert_eq!(u8::from(packet.reason_code), 0x98),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(answers, 256 + 512);
+}
+
+#[tokio::test]
 async fn connect_of_a_peer_that_was_told_begins_no_session() {
     let world = World::start().await;
     let mut watcher = world.simple5("w").await;
