@@ -93,7 +93,7 @@ pub enum StartError {
         /// Where it is to listen.
         address: SocketAddr,
     },
-    /// The system has no more threads to give.
+    /// The system has nothing to start the threads of the admin API with.
     #[error("the thread of the admin API cannot be started: {0}")]
     Thread(#[source] std::io::Error),
     /// The development certificates cannot be made or used.

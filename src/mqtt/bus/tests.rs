@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::*;
 use crate::mqtt::topics::{Subscription, TopicLimits};
 
@@ -40,6 +42,24 @@ fn taken(bus: &Bus) -> u64 {
     let all = bus.lanes.destinations.iter();
     all.flat_map(|to| (0..bus.shards()).map(|from| to.taken_from(from)))
         .sum()
+}
+
+/// Kill the router each time when so many more messages have been taken: now in the middle of what is
+/// being sent again, now much later.
+fn kill_again_and_again(bus: &Bus, after: [u64; 6]) -> JoinHandle<()> {
+    let bus = bus.clone();
+    tokio::spawn(async move {
+        for some in after.into_iter().cycle() {
+            let (epoch, before) = (bus.lanes.epoch(), taken(&bus));
+            while taken(&bus) < before + some {
+                tokio::task::yield_now().await;
+            }
+            bus.kill_router_for_tests();
+            while bus.lanes.epoch() == epoch {
+                tokio::task::yield_now().await;
+            }
+        }
+    })
 }
 
 #[tokio::test]
@@ -374,22 +394,7 @@ async fn a_router_killed_again_and_again_loses_and_doubles_nothing() {
             })
         })
         .collect();
-    let killer = {
-        let bus = bus.clone();
-        tokio::spawn(async move {
-            // Now in the middle of what is being sent again, now much later.
-            for some in [1, 700, 1, 13, 900, 150].into_iter().cycle() {
-                let (epoch, before) = (bus.lanes.epoch(), taken(&bus));
-                while taken(&bus) < before + some {
-                    tokio::task::yield_now().await;
-                }
-                bus.kill_router_for_tests();
-                while bus.lanes.epoch() == epoch {
-                    tokio::task::yield_now().await;
-                }
-            }
-        })
-    };
+    let killer = kill_again_and_again(&bus, [1, 700, 1, 13, 900, 150]);
     for publisher in publishers {
         publisher.await.unwrap();
     }

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
-use tokio::task::JoinHandle;
-
 use super::*;
 
 /// What the sessions of one shard have got: sources and frames, in order.
@@ -309,21 +307,7 @@ async fn the_order_of_each_publisher_holds_across_both_ways() {
             }));
         }
     }
-    let killer = {
-        let bus = bus.clone();
-        tokio::spawn(async move {
-            for some in [1, 30, 1, 13, 90, 15].into_iter().cycle() {
-                let (epoch, before) = (bus.lanes.epoch(), taken(&bus));
-                while taken(&bus) < before + some {
-                    tokio::task::yield_now().await;
-                }
-                bus.kill_router_for_tests();
-                while bus.lanes.epoch() == epoch {
-                    tokio::task::yield_now().await;
-                }
-            }
-        })
-    };
+    let killer = kill_again_and_again(&bus, [1, 30, 1, 13, 90, 15]);
     for publisher in publishers {
         publisher.await.unwrap();
     }

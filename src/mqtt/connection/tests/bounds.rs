@@ -150,10 +150,9 @@ async fn who_sends_very_many_packets_at_once_lets_others_run_in_between() {
     let hub = world.broker.hub().clone();
     let mut client = world.simple5("c").await;
     client.settle().await;
-    let pings = 256 + 512 + 1_024;
     let mut seen = hub.sys.tally.packets_received.get();
-    let all = seen + pings;
-    client.send_raw(&[0xc0, 0].repeat(pings as usize)).await;
+    let all = seen + PINGS;
+    client.flood().await;
     while seen < all {
         tokio::task::yield_now().await;
         let now = hub.sys.tally.packets_received.get();

@@ -273,11 +273,10 @@ async fn who_is_told_while_others_have_their_turn_is_sent_nothing_more() {
     let mut client = world.simple5("c").await;
     client.settle().await;
     let cell = hub.registry.get("c").unwrap();
-    // What comes is read in pieces of 512, 1,024 and 2,048 octets. After the last packet of the last
-    // there are as many answers as may wait, and it is others' turn.
-    let pings = 256 + 512 + 1_024;
-    let all = hub.sys.tally.packets_received.get() + pings;
-    client.send_raw(&[0xc0, 0].repeat(pings as usize)).await;
+    // After the last packet of the last piece there are as many answers as may wait, and it is others'
+    // turn.
+    let all = hub.sys.tally.packets_received.get() + PINGS;
+    client.flood().await;
     while hub.sys.tally.packets_received.get() < all {
         tokio::task::yield_now().await;
     }

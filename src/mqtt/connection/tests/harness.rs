@@ -275,7 +275,15 @@ macro_rules! client {
 client!(Client5, v5, v5::Codec::new(0, 0));
 client!(Client3, v3, v3::Codec::new(0));
 
+/// The pings of a flood: they are read in pieces of 512, 1,024 and 2,048 octets.
+pub(super) const PINGS: u64 = 256 + 512 + 1_024;
+
 impl Client5 {
+    /// Send very many pings at once.
+    pub(super) async fn flood(&mut self) {
+        self.send_raw(&[0xc0, 0].repeat(PINGS as usize)).await;
+    }
+
     pub(super) async fn subscribe(&mut self, filter: &str, qos: QoS) -> v5::SubscribeAckReason {
         self.subscribe_with(filter, options(qos), None).await
     }
