@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -90,10 +90,18 @@ impl Client {
         Ok(())
     }
 
-    /// Wait until the broker closes.
-    pub async fn closed(mut self) {
+    /// Wait until the broker has closed its end, without a look at what it says before. Gives the
+    /// socket, which is still open here.
+    pub async fn ended(self) -> TcpStream {
+        let (socket, _) = self.stream.into_inner();
         let mut octets = [0; 64];
-        while matches!(self.stream.read(&mut octets).await, Ok(1..)) {}
+        while let Ok(ready) = socket.ready(Interest::READABLE).await
+            && !ready.is_read_closed()
+        {
+            // To be told again.
+            while matches!(socket.try_read(&mut octets), Ok(1..)) {}
+        }
+        socket
     }
 }
 

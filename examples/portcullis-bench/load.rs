@@ -1,6 +1,7 @@
 //! Messages as fast as the broker takes them: publishers with a full window each, and subscribers
 //! that open it again.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::Result;
 use crate::client::{Client, packet};
+use crate::pace::Ticks;
 use crate::pki::{Device, ORGANIZATION};
 
 /// Messages of QoS 1 that may be unacknowledged, at each end; brokers are set up for as many.
@@ -176,13 +178,17 @@ async fn publisher(
     let mut packet_id = 0;
     let mut ticks = match pace {
         Pace::Full => None,
-        Pace::Every(time) => Some(tokio::time::interval(time)),
+        Pace::Every(time) => Some(Ticks::each(time)?),
     };
+    // When messages were to be sent that have not been: who is late with them says so.
+    let mut due = VecDeque::new();
     loop {
-        if let Some(ticks) = &mut ticks {
-            ticks.tick().await;
+        if let Some(ticks) = &mut ticks
+            && due.is_empty()
+        {
+            due.extend(ticks.due().await);
         }
-        let most = ticks.as_ref().map_or(BATCH, |_| 1);
+        let most = ticks.as_ref().map_or(BATCH, |_| due.len().min(BATCH));
         octets.clear();
         let mut count = 0;
         while count < most {
@@ -196,8 +202,8 @@ async fn publisher(
                 window.room.add_permits(1);
                 break;
             }
-            let now = meter.began.elapsed().as_nanos();
-            payload[2..10].copy_from_slice(&u64::try_from(now)?.to_be_bytes());
+            let sent = due.pop_front().unwrap_or_else(Instant::now) - meter.began;
+            payload[2..10].copy_from_slice(&u64::try_from(sent.as_nanos())?.to_be_bytes());
             packet_id = packet_id % (INFLIGHT as u16 * 4) + 1;
             packet::publish(&mut octets, &topic, qos, packet_id, &payload);
             count += 1;

@@ -20,6 +20,7 @@ mod grid;
 mod load;
 mod machine;
 mod measure;
+mod pace;
 mod pki;
 mod plot;
 mod process;
@@ -61,6 +62,9 @@ struct Args {
     /// Print only, and leave docs/ as it is
     #[arg(long)]
     no_write: bool,
+    /// Of `publish` and `sparse`, only the cases with this in their name; leaves docs/ as it is
+    #[arg(long, value_name = "TEXT")]
+    case: Option<String>,
     /// Another build of the broker to measure
     #[arg(long, value_name = "FILE")]
     portcullis: Option<PathBuf>,
@@ -103,7 +107,7 @@ fn run(args: &Args) -> Result<()> {
         [] => Kind::ALL.to_vec(),
         only => only.to_vec(),
     };
-    let bench = Bench::new(portcullis, &kinds, args.rounds, args.quick)?;
+    let bench = Bench::new(portcullis, &kinds, args)?;
     println!("{}\n", bench.about());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -115,7 +119,7 @@ fn run(args: &Args) -> Result<()> {
     for measure in measures {
         let section = runtime.block_on(measure.run(&bench))?;
         print!("{}", section.for_terminal());
-        if !args.no_write {
+        if !args.no_write && args.case.is_none() {
             report::write(*measure, &section, &bench.about())?;
         }
     }

@@ -23,7 +23,7 @@ use crate::broker::{Broker, Kind, Programs, Seed};
 use crate::client::Client;
 use crate::pki::{Device, Pki};
 use crate::report::Section;
-use crate::{Result, machine};
+use crate::{Args, Result, machine};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -104,10 +104,12 @@ pub struct Bench {
     /// Of the CA that all contenders admit.
     pub devices: Vec<Device>,
     quick: bool,
+    /// Of the measures that have many cases, only those with this in their name.
+    case: Option<String>,
 }
 
 impl Bench {
-    pub fn new(portcullis: PathBuf, kinds: &[Kind], rounds: u32, quick: bool) -> Result<Self> {
+    pub fn new(portcullis: PathBuf, kinds: &[Kind], args: &Args) -> Result<Self> {
         let pki = Pki::new()?;
         let certs = tempfile::Builder::new()
             .prefix("portcullis-bench-")
@@ -117,10 +119,18 @@ impl Bench {
             programs: Programs::find(portcullis, kinds)?,
             devices: pki.fleet(&pki.devices, DEVICES)?,
             pki,
-            rounds,
+            rounds: args.rounds,
             certs,
-            quick,
+            quick: args.quick,
+            case: args.case.clone(),
         })
+    }
+
+    /// Whether this case is to be measured.
+    pub fn wants(&self, case: &str) -> bool {
+        self.case
+            .as_ref()
+            .is_none_or(|wanted| case.contains(wanted))
     }
 
     /// Machine and versions.

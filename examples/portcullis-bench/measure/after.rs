@@ -54,14 +54,14 @@ pub async fn run(bench: &Bench) -> Result<Section> {
     while state.begun_after.load(Ordering::SeqCst) < wanted {
         // The broker ends an admin connection that has been there for long, and this takes longer.
         let mut admin = inactivate::connect(&broker).await?;
-        inactivate::set(&mut admin, &bench.pki.devices, "InactivateCaCertificate").await?;
+        inactivate::call(&mut admin, &bench.pki.devices, "InactivateCaCertificate").await?;
         state.off.fetch_add(1, Ordering::SeqCst);
         inactivations += 1;
         tokio::time::sleep(OFF).await;
         let turn = state.turn.write().await;
         state.off.fetch_add(1, Ordering::SeqCst);
         drop(turn);
-        inactivate::set(&mut admin, &bench.pki.devices, "ActiveCaCertificate").await?;
+        inactivate::call(&mut admin, &bench.pki.devices, "ActiveCaCertificate").await?;
         tokio::time::sleep(ON).await;
     }
     state.done.store(true, Ordering::SeqCst);

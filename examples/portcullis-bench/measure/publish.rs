@@ -24,6 +24,9 @@ pub async fn run(bench: &Bench) -> Result<Section> {
                 size,
             };
             let case = format!("{publishers} to {subscribers}, QoS {qos}, {size} B");
+            if !bench.wants(&case) {
+                continue;
+            }
             for kind in bench.turns(&kinds) {
                 let broker = bench.start(kind, &seed)?;
                 let load = Load::start(broker.address, &bench.devices, shape, Pace::Full).await?;

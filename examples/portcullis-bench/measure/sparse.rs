@@ -24,6 +24,9 @@ pub async fn run(bench: &Bench) -> Result<Section> {
             size: 64,
         };
         let case = format!("1,000/s, QoS {qos}, 64 B");
+        if !bench.wants(&case) {
+            continue;
+        }
         for kind in bench.turns(&kinds) {
             let broker = bench.start(kind, &seed)?;
             let pace = Pace::Every(Duration::from_millis(1));
