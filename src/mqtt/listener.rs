@@ -10,6 +10,7 @@
 mod addresses;
 mod arrival;
 mod proxy;
+mod stream;
 mod unserved;
 
 use std::net::SocketAddr;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 use tokio::time::Instant;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::Place;
 use super::proxy::{NoHeader, read_header};
+use super::stream::Stream;
 use super::{Arrival, Entrance, Front, Places, Room, Speaks};
 use crate::mqtt::metrics::Unserved;
 use crate::mqtt::{connection, websocket};
@@ -25,11 +25,10 @@ pub(super) struct Work {
     pub(super) shutdown: CancellationToken,
 }
 
-/// A client that is through the gate of a broker, with its places. Its stream is on the heap: the
-/// task of a connection has room for each future that it is handed through, and keeps it.
+/// A client that is through the gate of a broker, with its places.
 struct Arrived<'a> {
     entrance: &'a Entrance,
-    stream: Box<TlsStream<TcpStream>>,
+    stream: Stream,
     live: LivePeer,
     remote: SocketAddr,
     _connection: OwnedSemaphorePermit,
@@ -100,7 +99,7 @@ impl Work {
             let Accepted { stream, live } = entrance.through(remote, handshake).await?;
             return Some(Arrived {
                 entrance,
-                stream: Box::new(stream),
+                stream: Stream::new(stream),
                 live,
                 remote,
                 _connection: places.connection,
@@ -129,7 +128,7 @@ impl Work {
         let Accepted { stream, live } = accepted?;
         Some(Arrived {
             entrance,
-            stream: Box::new(stream),
+            stream: Stream::new(stream),
             live,
             remote,
             _connection: connection,
