@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use self::waves::Waves;
 use crate::ca::by_digest::ByDigest;
 use crate::ca::error::Refusal;
-use crate::ca::id::CaKeyId;
+use crate::ca::id::{CaId, CaKeyId};
 use crate::ca::path::Admitted;
 use crate::ca::registry::{DeviceKey, Registry};
 #[cfg(test)]
@@ -107,11 +107,42 @@ pub struct LivePeers {
 struct Entry {
     number: u64,
     peer: VerifiedPeer,
+    way: Arc<Way>,
     cut: AtomicU8,
     told: Notify,
     /// Why its trust ended, in all detail.
     why: OnceLock<Arc<Refusal>>,
     called: OnceLock<Called>,
+}
+
+/// What of a peer an inactive CA has a part in: all that has the same is told the same. Peers that came
+/// one after the other over the same path share it, so that of ten thousand hardly any has to be looked
+/// at as a whole.
+#[derive(Debug, PartialEq, Eq)]
+struct Way {
+    ca: CaId,
+    anchor_key: CaKeyId,
+    path: Vec<CaKeyId>,
+}
+
+impl Way {
+    fn of(admitted: &Admitted) -> Self {
+        Self {
+            ca: admitted.ca(),
+            anchor_key: admitted.anchor_key(),
+            path: admitted.path().to_vec(),
+        }
+    }
+
+    fn is_of(&self, admitted: &Admitted) -> bool {
+        self.ca == admitted.ca()
+            && self.anchor_key == admitted.anchor_key()
+            && self.path == admitted.path()
+    }
+
+    fn is_same(one: &Arc<Self>, other: &Arc<Self>) -> bool {
+        Arc::ptr_eq(one, other) || one == other
+    }
 }
 
 /// What a connected peer calls itself, for people to read.
@@ -170,6 +201,7 @@ impl LivePeers {
         self.waves.are_here();
         let entry = Arc::new(Entry {
             number: self.next.fetch_add(1, Ordering::Relaxed),
+            way: self.way_of(peer.admitted()),
             peer,
             cut: AtomicU8::new(0),
             told: Notify::new(),
@@ -198,6 +230,16 @@ impl LivePeers {
             Some(refusal) => Err(refusal),
             None => Ok(live),
         }
+    }
+
+    /// The way of the peer that came before over the same issuer, if this one's is the same.
+    fn way_of(&self, admitted: &Admitted) -> Arc<Way> {
+        let before = admitted.path().first().and_then(|issuer| {
+            let peers = self.by_key.get(issuer)?;
+            let (_, last) = peers.last_key_value()?;
+            last.way.is_of(admitted).then(|| Arc::clone(&last.way))
+        });
+        before.unwrap_or_else(|| Arc::new(Way::of(admitted)))
     }
 
     /// Number of connected peers.
@@ -393,7 +435,7 @@ fn cut_all(
     let told = entries.filter(|entry| {
         if let Some((other, why)) = &known
             && matches!(**why, Refusal::CaInactive { .. })
-            && have_one_path(other.peer.admitted(), entry.peer.admitted())
+            && Way::is_same(&other.way, &entry.way)
         {
             return entry.tell(Arc::clone(why));
         }
@@ -411,12 +453,6 @@ fn cut_all(
     let count = told.len();
     waves.wake(told);
     count
-}
-
-/// Whether an inactive CA that is the end of one of them is the end of the other, for the same reason:
-/// nothing else of them has a part in it.
-fn have_one_path(one: &Admitted, other: &Admitted) -> bool {
-    one.ca() == other.ca() && one.anchor_key() == other.anchor_key() && one.path() == other.path()
 }
 
 fn encode(cut: Cut) -> u8 {
