@@ -1,28 +1,81 @@
 //! Work on many things at once that does nothing but reckon.
 
-use rayon::ThreadPoolBuilder;
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use std::cmp::Ordering;
+
+use rayon::iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Do this to every item, on all processors, with threads that end with it. Gives the results in the
 /// order of the items.
 ///
 /// Waits for all of them. Where no threads can be started, the caller's does it all.
 pub(crate) fn map<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
-    let threads = || ThreadPoolBuilder::new().build().ok();
-    match (items.len() > FEW).then(threads).flatten() {
-        Some(threads) => threads.install(|| items.into_par_iter().map(work).collect()),
-        None => items.into_iter().map(work).collect(),
+    if items.len() <= FEW {
+        return items.into_iter().map(work).collect();
+    }
+    match Threads::get() {
+        Threads::Here => items.into_par_iter().map(work).collect(),
+        Threads::New(threads) => threads.install(|| items.into_par_iter().map(work).collect()),
+        Threads::None => items.into_iter().map(work).collect(),
     }
 }
 
-/// Do both, side by side if the system has a thread to give. Gives what both come to.
+/// Do this with every item, as [`map`].
+pub(crate) fn each<T: Sync>(items: &[T], work: impl Fn(&T) + Send + Sync) {
+    if items.len() <= FEW {
+        return items.iter().for_each(work);
+    }
+    match Threads::get() {
+        Threads::Here => items.par_iter().for_each(work),
+        Threads::New(threads) => threads.install(|| items.par_iter().for_each(work)),
+        Threads::None => items.iter().for_each(work),
+    }
+}
+
+/// Put them in this order, as [`map`]. Of two that are equal, either may come first.
+pub(crate) fn sort<T: Send>(items: &mut [T], order: impl Fn(&T, &T) -> Ordering + Send + Sync) {
+    if items.len() <= FEW {
+        return items.sort_unstable_by(order);
+    }
+    match Threads::get() {
+        Threads::Here => items.par_sort_unstable_by(order),
+        Threads::New(threads) => threads.install(|| items.par_sort_unstable_by(order)),
+        Threads::None => items.sort_unstable_by(order),
+    }
+}
+
+/// Do both, side by side if the system has a thread to give. Gives what both come to. What one of them
+/// does with other functions of this module, a thread that has nothing to do helps with.
 pub(crate) fn join<A: Send, B: Send>(
     one: impl FnOnce() -> A + Send,
     other: impl FnOnce() -> B + Send,
 ) -> (A, B) {
-    match ThreadPoolBuilder::new().num_threads(2).build() {
-        Ok(threads) => threads.join(one, other),
-        Err(_) => (one(), other()),
+    match Threads::get() {
+        Threads::Here => rayon::join(one, other),
+        Threads::New(threads) => threads.join(one, other),
+        Threads::None => (one(), other()),
+    }
+}
+
+/// Who does it.
+enum Threads {
+    /// Those that this is done on already.
+    Here,
+    /// As many as there are processors; they end with this.
+    New(ThreadPool),
+    /// The caller alone.
+    None,
+}
+
+impl Threads {
+    fn get() -> Self {
+        match rayon::current_thread_index() {
+            Some(_) => Self::Here,
+            None => ThreadPoolBuilder::new()
+                .build()
+                .map_or(Self::None, Self::New),
+        }
     }
 }
 
@@ -31,6 +84,9 @@ const FEW: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
     use super::*;
 
     #[test]
@@ -39,6 +95,28 @@ mod tests {
             let expected: Vec<_> = (0..count).map(|it| it * 2).collect();
             assert_eq!(map((0..count).collect(), |it| it * 2), expected);
         }
+    }
+
+    #[test]
+    fn every_item_has_its_turn_once_and_all_are_put_in_order() {
+        for count in [0, 1, FEW, FEW + 1, 10 * FEW + 7] {
+            let mut items: Vec<_> = (0..count).rev().map(AtomicUsize::new).collect();
+            each(&items, |it| {
+                it.fetch_add(1, Relaxed);
+            });
+            let mut items: Vec<_> = items.iter_mut().map(|it| *it.get_mut()).collect();
+            sort(&mut items, Ord::cmp);
+            assert!(items.into_iter().eq(1..=count));
+        }
+    }
+
+    #[test]
+    fn what_is_done_side_by_side_is_done_on_the_same_threads() {
+        let threads = || map((0..100 * FEW).collect(), |_| std::thread::current().id());
+        let (one, (two, three)) = join(threads, || join(threads, threads));
+        let all: HashSet<_> = [one, two, three].concat().into_iter().collect();
+        let most = std::thread::available_parallelism().unwrap().get();
+        assert!(all.len() <= most, "{all:?}");
     }
 
     #[test]

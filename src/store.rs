@@ -287,6 +287,14 @@ pub enum StoreError {
     Closed,
 }
 
+/// A snapshot that is still being read.
+pub struct Parts {
+    /// Everything but the devices.
+    pub rest: Snapshot,
+    /// The devices.
+    pub devices: StoreFuture<'static, Vec<DeviceRecord>>,
+}
+
 /// Whether something is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durable {
@@ -309,7 +317,20 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] names a record that cannot be read; none is ever left out.
-    fn snapshot(&self) -> StoreFuture<'_, Snapshot>;
+    fn snapshot(&self) -> StoreFuture<'_, Snapshot> {
+        Box::pin(async {
+            let Parts { rest, devices } = self.snapshot_by_parts().await?;
+            let devices = devices.await?;
+            Ok(Snapshot { devices, ..rest })
+        })
+    }
+
+    /// The same, all of one moment, but what does not take long is given while the devices are still
+    /// being read: there may be a million of them.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot), here or when the devices are waited for.
+    fn snapshot_by_parts(&self) -> StoreFuture<'_, Parts>;
 
     /// The number of the last commit.
     fn head(&self) -> StoreFuture<'_, u64>;

@@ -10,7 +10,7 @@ mod revoked;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dashmap::{DashMap, DashSet};
+use dashmap::{DashMap, DashSet, Entry};
 
 use crate::ca::by_digest::ByDigest;
 use crate::ca::certificate::{Algorithms, CaCertificate};
@@ -284,16 +284,23 @@ impl Registry {
         self.by_id.is_empty()
     }
 
-    /// Record a device certificate with its state, or change the state of a recorded one.
-    pub fn set_device(&self, device: DeviceKey, status: Status) {
+    /// Record a device certificate with its state, or change the state of a recorded one. Whether it
+    /// was recorded already.
+    pub fn set_device(&self, device: DeviceKey, status: Status) -> bool {
         let new = Device {
             status,
             seen_ms: None,
         };
-        self.devices
-            .entry(device)
-            .and_modify(|known| known.status = status)
-            .or_insert(new);
+        match self.devices.entry(device) {
+            Entry::Occupied(mut known) => {
+                known.get_mut().status = status;
+                true
+            }
+            Entry::Vacant(place) => {
+                place.insert(new);
+                false
+            }
+        }
     }
 
     /// Note that a device is or was connected at this moment (Unix milliseconds). Without effect if

@@ -1,7 +1,7 @@
 //! From the kept records to a gate that can be opened.
 
-use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use tokio::sync::{Mutex, Semaphore, mpsc};
@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::{Event, Phase};
 use crate::ca::certificate::CaCertificate;
 use crate::ca::error::CertificateError;
-use crate::ca::id::{AccessKeyId, CaId, InstanceId};
+use crate::ca::id::{AccessKeyId, CaId, CertSerial, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::{Purpose, Registry, RegistryError};
 use crate::control::change::Toward;
@@ -24,7 +24,7 @@ use crate::control::seal;
 use crate::control::{Control, ControlParts, Inner, Instance, InstanceSettings, clock_ms};
 use crate::parallel;
 use crate::store::{
-    AccessKeyRecord, CaRecord, Change, DeviceRecord, KeptSecret, Snapshot, StoreError,
+    AccessKeyRecord, CaRecord, Change, DeviceRecord, KeptSecret, Parts, Snapshot, StoreError,
 };
 use crate::tls::live::LivePeers;
 use crate::tls::server_config::algorithms;
@@ -49,6 +49,17 @@ pub enum OpenError {
          add it, or use another data directory"
     )]
     UnknownInstance(InstanceId),
+    /// A device certificate is kept twice.
+    #[error(
+        "the store has the device certificate {serial} of instance {instance} twice, and only one state \
+         can hold: its file is damaged; restore a backup, or delete one of the rows"
+    )]
+    Twice {
+        /// The instance.
+        instance: InstanceId,
+        /// Its serial number.
+        serial: CertSerial,
+    },
     /// The certificates contradict each other.
     #[error("the CA certificate {id} cannot be registered: {source}")]
     Registry {
@@ -65,6 +76,9 @@ pub enum OpenError {
         /// Why.
         source: KeyFault,
     },
+    /// The thread that was to read the CA certificates has panicked.
+    #[error("the CA certificates in the store could not be read: a thread has panicked")]
+    Panicked,
     /// The audit log cannot be written.
     #[error("the audit log cannot be written: {0}")]
     Audit(#[from] crate::audit::AuditError),
@@ -76,7 +90,14 @@ impl Control {
     /// # Errors
     /// If anything that is kept cannot be read: nobody can say then who is to be refused.
     pub async fn open(parts: ControlParts) -> Result<Self, OpenError> {
-        let snapshot = parts.store.snapshot().await?;
+        let Parts { mut rest, devices } = parts.store.snapshot_by_parts().await?;
+        // The devices take longest, so the certificates of the CAs are read while they come.
+        let records = std::mem::take(&mut rest.cas);
+        let cas = tokio::task::spawn_blocking(|| parallel::map(records, read));
+        let devices = devices.await?;
+        let snapshot = Snapshot { devices, ..rest };
+        let cas = cas.await.map_err(|_| OpenError::Panicked)?;
+        let cas = cas.into_iter().collect::<Result<Vec<_>, _>>()?;
         let remembered = parts.settings.max_remembered_signatures;
         let instances = parts
             .instances
@@ -116,7 +137,7 @@ impl Control {
             closing: CancellationToken::new(),
         });
         let crls = inner.read_new_crls(&snapshot).await?;
-        inner.load(snapshot, crls)?;
+        inner.load(cas, snapshot, crls)?;
         inner.seal_secrets().await?;
         inner.close_intents(open_intents).await?;
         // What was due meanwhile, before anybody is served.
@@ -138,12 +159,15 @@ impl Control {
 }
 
 impl Inner {
-    fn load(&self, snapshot: Snapshot, crls: Vec<KeptCrl>) -> Result<(), OpenError> {
+    /// `snapshot` is without its CAs.
+    fn load(&self, cas: Vec<Ca>, snapshot: Snapshot, crls: Vec<KeptCrl>) -> Result<(), OpenError> {
         let mut ledger = self.ledger_mut();
-        // What takes long is done side by side: devices are many, CAs have to be read.
-        let (cas, devices) = (snapshot.cas, snapshot.devices);
-        let (cas, devices) = parallel::join(|| self.load_cas(cas), || self.load_devices(devices));
-        for ca in cas? {
+        // What takes long is done side by side.
+        let devices = snapshot.devices;
+        let (loaded, devices) =
+            parallel::join(|| self.load_cas(&cas), || self.load_devices(devices));
+        loaded?;
+        for ca in cas {
             ledger.put_ca(ca);
         }
         ledger.set_devices(devices?);
@@ -177,11 +201,9 @@ impl Inner {
         Ok(())
     }
 
-    fn load_cas(&self, records: Vec<CaRecord>) -> Result<Vec<Ca>, OpenError> {
-        let cas = parallel::map(records, read);
-        let cas = cas.into_iter().collect::<Result<Vec<_>, _>>()?;
+    fn load_cas(&self, cas: &[Ca]) -> Result<(), OpenError> {
         let mut certificates: HashMap<&InstanceId, Vec<_>> = HashMap::new();
-        for ca in &cas {
+        for ca in cas {
             let one = (Arc::clone(&ca.certificate), ca.record.status);
             certificates
                 .entry(&ca.record.instance)
@@ -194,15 +216,39 @@ impl Inner {
                 .load(&certificates, Purpose::Device)
                 .map_err(|(id, source)| OpenError::Registry { id, source })?;
         }
-        Ok(cas)
+        Ok(())
     }
 
     fn load_devices(&self, records: Vec<DeviceRecord>) -> Result<Devices, OpenError> {
-        for device in &records {
-            let at = self.known_instance(&device.instance)?;
-            at.registry.set_device(device_key(device), device.status);
+        let any_fault = AtomicBool::new(false);
+        // A thread that does this may be waiting for it with the registry's lock held, which nothing
+        // here takes.
+        parallel::each(&records, |device| {
+            let at = self.instances.get(&device.instance);
+            let was_known = at.map(|at| at.registry.set_device(device_key(device), device.status));
+            if was_known != Some(false) {
+                any_fault.store(true, Ordering::Relaxed);
+            }
+        });
+        if any_fault.into_inner() {
+            self.each_is_there_once(&records)?;
         }
         Ok(Devices::new(records))
+    }
+
+    /// Of two records of one device nobody can say which one counts.
+    fn each_is_there_once(&self, records: &[DeviceRecord]) -> Result<(), OpenError> {
+        let mut seen = HashSet::with_capacity(records.len());
+        for device in records {
+            self.known_instance(&device.instance)?;
+            if !seen.insert((&device.instance, device_key(device))) {
+                return Err(OpenError::Twice {
+                    instance: device.instance.clone(),
+                    serial: device.serial.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn known_instance(&self, id: &InstanceId) -> Result<&Instance, OpenError> {

@@ -13,6 +13,7 @@ mod recording;
 mod registering;
 mod schedules;
 mod sessions;
+mod start;
 mod world;
 
 use std::sync::Arc;

@@ -29,7 +29,10 @@ use self::lists::{ListRequest, Lists};
 use self::lock::DirectoryLock;
 use self::place::Place;
 use self::writer::{Answer, Commit, Request, Writer};
-use super::{Change, CrlDer, Snapshot, Store, StoreError, StoreFuture, files, migrations};
+use super::{
+    Change, CrlDer, DeviceRecord, Parts, Snapshot, Store, StoreError, StoreFuture, files,
+    migrations,
+};
 use crate::ca::id::CrlDigest;
 
 /// How long a write waits for another program that holds the database.
@@ -48,7 +51,7 @@ const MAX_WAITING: usize = 1024;
 /// The kept records in a SQLite file. Dropping it finishes what waits and closes the file.
 pub struct SqliteStore {
     // In this order: the reader is done before the writer closes the database for good.
-    reader: Worker<Answer<Snapshot>>,
+    reader: Worker<Reading>,
     writer: Worker<Request>,
     lists: Worker<ListRequest>,
     /// Held from the writing of a file until the rows have changed: between them no file goes.
@@ -118,11 +121,15 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn snapshot(&self) -> StoreFuture<'_, Snapshot> {
+    fn snapshot_by_parts(&self) -> StoreFuture<'_, Parts> {
         Box::pin(async move {
-            let (answer, answered) = oneshot::channel();
-            self.reader.ask(answer)?;
-            answered.await.unwrap_or(Err(StoreError::Closed))
+            let (rest, read) = oneshot::channel();
+            let (devices, devices_read) = oneshot::channel();
+            self.reader.ask(Reading { rest, devices })?;
+            Ok(Parts {
+                rest: read.await.unwrap_or(Err(StoreError::Closed))?,
+                devices: Box::pin(async { devices_read.await.unwrap_or(Err(StoreError::Closed)) }),
+            })
         })
     }
 
@@ -250,14 +257,31 @@ impl<T> Drop for Worker<T> {
     }
 }
 
+/// Where a snapshot goes.
+struct Reading {
+    rest: Answer<Snapshot>,
+    devices: Answer<Vec<DeviceRecord>>,
+}
+
 /// The reader's thread.
-fn read(connection: &Connection, place: &Place, requests: &mpsc::Receiver<Answer<Snapshot>>) {
-    for answer in requests {
-        let snapshot = place.check().and_then(|()| {
-            let _one_moment = connection.unchecked_transaction()?;
-            rows::snapshot(connection)
+fn read(connection: &Connection, place: &Place, requests: &mpsc::Receiver<Reading>) {
+    for Reading { rest, devices } in requests {
+        let begun = place.check().and_then(|()| {
+            let one_moment = connection.unchecked_transaction()?;
+            Ok((rows::all_but_devices(connection)?, one_moment))
         });
-        let _ = answer.send(snapshot);
+        let (snapshot, _one_moment) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                let _ = rest.send(Err(error));
+                continue;
+            }
+        };
+        let known = rows::known_cas(&snapshot);
+        // Nobody waits for the devices of a snapshot that nobody waits for.
+        if rest.send(Ok(snapshot)).is_ok() && !devices.is_closed() {
+            let _ = devices.send(rows::devices(connection, &known));
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::{Ca, Ledger};
 use crate::ca::id::{CaId, CaKeyId, CertSerial, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::DeviceKey;
+use crate::parallel;
 use crate::store::DeviceRecord;
 
 /// Place of a device in the listings: by CA, then by serial number; the issuer tells apart two
@@ -19,6 +20,11 @@ struct Place {
     ca: CaId,
     serial: CertSerial,
     issuer: CaKeyId,
+}
+
+/// As the places of an instance are.
+fn in_order(device: &DeviceRecord) -> (&CaId, &CertSerial, &CaKeyId) {
+    (&device.ca, &device.serial, &device.issuer)
 }
 
 /// What is recorded of a device beside its place.
@@ -116,19 +122,31 @@ impl From<DeviceRecord> for Kept {
 }
 
 impl Devices {
-    /// These, put in order at once.
-    pub(crate) fn new(devices: Vec<DeviceRecord>) -> Self {
-        let mut by_instance: BTreeMap<InstanceId, Vec<(Place, Kept)>> = BTreeMap::new();
-        for device in devices {
-            let place = Place::of(&device);
-            let of_instance = match by_instance.get_mut(&device.instance) {
-                Some(devices) => devices,
-                None => by_instance.entry(device.instance.clone()).or_default(),
+    /// These, put in order at once, and where they are: what is touched for the first time costs most.
+    pub(crate) fn new(mut devices: Vec<DeviceRecord>) -> Self {
+        let first = devices.first().map(|device| device.instance.clone());
+        let is_of_first = |device: &DeviceRecord| first.as_ref() == Some(&device.instance);
+        // Most often there is one instance.
+        let is_one = devices.iter().all(is_of_first);
+        parallel::sort(&mut devices, |one, other| {
+            let places = || in_order(one).cmp(&in_order(other));
+            match is_one {
+                true => places(),
+                false => one.instance.cmp(&other.instance).then_with(places),
+            }
+        });
+        let mut by_instance = BTreeMap::new();
+        // The last instance first, so that the others stay where they are.
+        while let Some(last) = devices.last() {
+            let instance = last.instance.clone();
+            let of_it = match devices.partition_point(|device| device.instance < instance) {
+                0 => std::mem::take(&mut devices),
+                first => devices.split_off(first),
             };
-            of_instance.push((place, device.into()));
+            let placed = |device| (Place::of(&device), device.into());
+            by_instance.insert(instance, of_it.into_iter().map(placed).collect());
         }
-        let in_order = |(instance, devices): (_, Vec<_>)| (instance, devices.into_iter().collect());
-        Self(by_instance.into_iter().map(in_order).collect())
+        Self(by_instance)
     }
 }
 

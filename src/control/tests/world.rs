@@ -23,7 +23,7 @@ use crate::control::{
     Caller, Control, ControlError, ControlParts, ControlSettings, Door, Grant, InstanceSettings,
     OnInactivate, Patience, Principal,
 };
-use crate::store::{Change, CrlDer, Snapshot, Store, StoreError, StoreFuture};
+use crate::store::{Change, CrlDer, Parts, Snapshot, Store, StoreError, StoreFuture};
 use crate::testing::{TestCa, TestDevice, now_secs};
 use crate::tls::live::LivePeer;
 use crate::tls::peer::VerifiedPeer;
@@ -132,8 +132,15 @@ impl TestStore {
 }
 
 impl Store for TestStore {
-    fn snapshot(&self) -> StoreFuture<'_, Snapshot> {
-        Box::pin(async { Ok(self.kept.lock().unwrap().clone()) })
+    fn snapshot_by_parts(&self) -> StoreFuture<'_, Parts> {
+        Box::pin(async {
+            let mut rest = self.kept.lock().unwrap().clone();
+            let devices = std::mem::take(&mut rest.devices);
+            Ok(Parts {
+                rest,
+                devices: Box::pin(std::future::ready(Ok(devices))),
+            })
+        })
     }
 
     fn head(&self) -> StoreFuture<'_, u64> {

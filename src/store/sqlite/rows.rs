@@ -15,6 +15,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 
 pub(super) use self::crl::digests;
+#[cfg(test)]
+pub(super) use self::device::at_most as devices_at_most;
+pub(super) use self::device::read_all as devices;
 
 use super::der;
 use crate::ca::id::{CaId, CertSerial, IdError};
@@ -50,20 +53,17 @@ pub(super) fn set_head(connection: &Connection, seq: u64) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Everything. The caller holds a read transaction, so that it is one moment.
-pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> {
+/// Everything but the devices, for which [`devices`] is there. The caller holds one read transaction
+/// for both, so that it is one moment.
+pub(super) fn all_but_devices(connection: &Connection) -> Result<Snapshot, StoreError> {
     let seq = head(connection)?;
     let cas = read_all(connection, "ca", SELECT_CAS, read_ca)?;
     let known: HashSet<CaId> = cas.iter().map(|ca| ca.id).collect();
-    let devices = device::read_all(connection, &known)?;
-    let register_codes = read_all(connection, "register_code", SELECT_CODES, read_code)?;
-    let access_keys = read_all(connection, "access_key", SELECT_KEYS, read_key)?;
     Ok(Snapshot {
         seq,
-        cas,
-        devices,
-        register_codes,
-        access_keys,
+        devices: Vec::new(),
+        register_codes: read_all(connection, "register_code", SELECT_CODES, read_code)?,
+        access_keys: read_all(connection, "access_key", SELECT_KEYS, read_key)?,
         crls: read_all(connection, "crl", crl::SELECT, crl::read)?,
         crl_policies: read_all(
             connection,
@@ -74,7 +74,13 @@ pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> 
         schedules: read_all(connection, "schedule", schedule::SELECT, |fields| {
             schedule::read(fields, &known)
         })?,
+        cas,
     })
+}
+
+/// The CAs that a device may stand under.
+pub(super) fn known_cas(snapshot: &Snapshot) -> HashSet<CaId> {
+    snapshot.cas.iter().map(|ca| ca.id).collect()
 }
 
 /// Make one change, inside the caller's transaction.

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use bytes::Bytes;
 use rusqlite::{Connection, params};
@@ -44,19 +44,21 @@ pub(super) fn put(connection: &Connection, device: &DeviceRecord) -> Result<(), 
 
 /// Every device; the CAs that they may stand under are known. Of several rows that are no records,
 /// the error names the first.
-pub(super) fn read_all(
+pub(in crate::store::sqlite) fn read_all(
     connection: &Connection,
     known: &HashSet<CaId>,
 ) -> Result<Vec<DeviceRecord>, StoreError> {
     std::thread::scope(|scope| {
         let (full, filled) = sync_channel(MOST_WAITING);
+        let (spent, used) = channel();
+        let room = at_most(connection)?;
         let reading = std::thread::Builder::new()
             .name("store-devices".to_owned())
-            .spawn_scoped(scope, move || read_batches(&filled, known))
+            .spawn_scoped(scope, move || read_batches(&filled, &spent, room, known))
             .map_err(|error| StoreError::Unusable {
                 what: format!("the thread store-devices cannot be started: {error}"),
             })?;
-        let stepped = step(connection, full);
+        let stepped = step(connection, full, &used);
         let read = reading.join().map_err(|_| StoreError::Unusable {
             what: "the thread store-devices had panicked".to_owned(),
         })?;
@@ -82,11 +84,19 @@ struct Raw {
     der_end: usize,
 }
 
+/// The buffers of a batch that has been read; what has been touched once costs less.
+type Used = (Vec<Raw>, Vec<u8>);
+
 impl Batch {
-    fn new() -> Self {
+    fn new(used: &Receiver<Used>) -> Self {
+        let fresh = || {
+            let text = Vec::with_capacity(BATCH_ROWS * 256);
+            (Vec::with_capacity(BATCH_ROWS), text)
+        };
+        let (rows, text) = used.try_recv().unwrap_or_else(|_| fresh());
         Self {
-            rows: Vec::with_capacity(BATCH_ROWS),
-            text: Vec::with_capacity(BATCH_ROWS * 256),
+            rows,
+            text,
             ders: Vec::with_capacity(BATCH_OCTETS),
         }
     }
@@ -98,9 +108,13 @@ impl Batch {
 }
 
 /// Take the rows out, in their order. If nobody takes them any more, that is told over there.
-fn step(connection: &Connection, full: SyncSender<Batch>) -> Result<(), StoreError> {
-    let mut batch = Batch::new();
-    let stepped = fill(connection, &mut batch, &full);
+fn step(
+    connection: &Connection,
+    full: SyncSender<Batch>,
+    used: &Receiver<Used>,
+) -> Result<(), StoreError> {
+    let mut batch = Batch::new(used);
+    let stepped = fill(connection, &mut batch, &full, used);
     let _ = full.send(batch);
     stepped
 }
@@ -109,14 +123,18 @@ fn fill(
     connection: &Connection,
     batch: &mut Batch,
     full: &SyncSender<Batch>,
+    used: &Receiver<Used>,
 ) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(SELECT)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let fields = Fields { row, table: TABLE };
         let der = fields.blob(8)?;
-        if batch.is_full(der.len()) && full.send(std::mem::replace(batch, Batch::new())).is_err() {
-            return Ok(());
+        if batch.is_full(der.len()) {
+            let filled = std::mem::replace(batch, Batch::new(used));
+            if full.send(filled).is_err() {
+                return Ok(());
+            }
         }
         let mut ends = [0; COLUMNS.len()];
         for (end, column) in ends.iter_mut().zip(1..) {
@@ -138,15 +156,24 @@ fn fill(
 
 fn read_batches(
     filled: &Receiver<Batch>,
+    spent: &Sender<Used>,
+    room: usize,
     known: &HashSet<CaId>,
 ) -> Result<Vec<DeviceRecord>, StoreError> {
     let mut records = Vec::new();
+    // Without it, all are copied again and again. What is not used of it is hardly ever real memory.
+    let _ = records.try_reserve(room);
     let mut before = Before::default();
-    for Batch { rows, text, ders } in filled {
+    for Batch {
+        mut rows,
+        mut text,
+        ders,
+    } in filled
+    {
         // One allocation for all, which is given back with the last of them.
         let ders = Bytes::from(ders);
         let (mut text_at, mut der_at) = (0, 0);
-        for raw in rows {
+        for raw in rows.drain(..) {
             let mut columns = [&[] as &[u8]; COLUMNS.len()];
             for (column, end) in columns.iter_mut().zip(raw.ends) {
                 *column = text.get(text_at..end).unwrap_or_default();
@@ -163,8 +190,27 @@ fn read_batches(
                 })?,
             );
         }
+        text.clear();
+        // After the last row nobody wants them.
+        let _ = spent.send((rows, text));
     }
     Ok(records)
+}
+
+/// No more rows than this, or none if that is not known: what the highest rowid says, and the size of
+/// the file, since the number may have been written by hand.
+pub(in crate::store::sqlite) fn at_most(connection: &Connection) -> Result<usize, StoreError> {
+    let one = |statement| connection.query_row(statement, [], |row| row.get::<_, Option<i64>>(0));
+    let highest = one("SELECT max(rowid) FROM device")?;
+    let pages = one("SELECT page_count FROM pragma_page_count")?;
+    let octets = one("SELECT page_size FROM pragma_page_size")?;
+    let fit = pages
+        .zip(octets)
+        .map(|(pages, octets)| pages.saturating_mul(octets) / ROW_OCTETS);
+    let most = highest.zip(fit).map(|(highest, fit)| highest.min(fit));
+    Ok(most
+        .and_then(|most| usize::try_from(most).ok())
+        .unwrap_or(0))
 }
 
 /// What the row before had: a million devices of one instance have one copy of its name.
@@ -250,6 +296,9 @@ const SELECT: &str = "SELECT rowid, instance, issuer, serial, ca, name, status,
 /// certificates that came with it.
 const BATCH_ROWS: usize = 256;
 const BATCH_OCTETS: usize = 128 << 10;
+
+/// A row is longer: it has a certificate and two digests in hexadecimal digits.
+const ROW_OCTETS: i64 = 256;
 
 /// Batches that wait to be read.
 const MOST_WAITING: usize = 8;

@@ -169,8 +169,18 @@ async fn of_many_devices_all_are_read_and_the_first_that_is_none_is_named() {
     let changes = cas.into_iter().chain(puts).collect();
     store.commit(0, changes).await.unwrap();
     assert_eq!(store.snapshot().await.unwrap().devices, devices);
+    let parts = store.snapshot_by_parts().await.unwrap();
+    assert_eq!((parts.rest.seq, parts.rest.cas.len()), (1, 2));
+    assert_eq!(parts.rest.devices, []);
+    assert_eq!(parts.devices.await.unwrap(), devices);
 
     let hand = bench.by_hand();
+    // No room is made for as many as the highest rowid says.
+    assert_eq!(rows::devices_at_most(&hand).unwrap(), 1500);
+    let edit = "UPDATE device SET rowid = 9223372036854775807 WHERE rowid = 1500";
+    hand.execute(edit, []).unwrap();
+    assert!((1500..100_000).contains(&rows::devices_at_most(&hand).unwrap()));
+    assert_eq!(store.snapshot().await.unwrap().devices, devices);
     hand.execute_batch("PRAGMA ignore_check_constraints = ON")
         .unwrap();
     // The one is found by who takes the rows out, the other by who reads them.
