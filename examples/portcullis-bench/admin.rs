@@ -31,6 +31,8 @@ impl Admin {
             .header("host", "localhost")
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Full::new(Bytes::from(form.finish())))?;
+        // The answer to the call before may have come a moment before the connection has done with it.
+        self.0.ready().await?;
         let answer = self.0.send_request(request).await?;
         let status = answer.status();
         let text = answer.into_body().collect().await?.to_bytes();
