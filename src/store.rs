@@ -9,6 +9,7 @@ pub mod replay;
 pub mod sessions;
 pub mod sqlite;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -246,6 +247,28 @@ pub struct Snapshot {
     pub crl_policies: Vec<CrlPolicyRecord>,
     /// Changes that are to be made; the CA of each is among `cas`.
     pub schedules: Vec<ScheduleRecord>,
+}
+
+/// Of two records of one device nobody can say which one counts. Only a damaged file has them.
+pub(crate) fn each_device_is_there_once(devices: &[DeviceRecord]) -> Result<(), StoreError> {
+    let mut seen = HashSet::with_capacity(devices.len());
+    let twice = devices
+        .iter()
+        .find(|device| !seen.insert((&device.instance, device.issuer, &device.serial)));
+    match twice {
+        None => Ok(()),
+        Some(device) => Err(StoreError::Corrupt {
+            table: "device",
+            row: format!(
+                "instance {}, issuer {}, serial {}",
+                device.instance, device.issuer, device.serial
+            ),
+            what:
+                "is there twice, and only one state can hold: restore a backup, or delete one of \
+                   the rows by its rowid and REINDEX"
+                    .to_owned(),
+        }),
+    }
 }
 
 /// Why the store could not do it.

@@ -188,7 +188,8 @@ async fn publisher(
         {
             due.extend(ticks.due().await);
         }
-        let most = ticks.as_ref().map_or(BATCH, |_| due.len().min(BATCH));
+        // One by one, also if they are late.
+        let most = ticks.as_ref().map_or(BATCH, |_| 1);
         octets.clear();
         let mut count = 0;
         while count < most {

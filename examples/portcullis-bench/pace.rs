@@ -1,5 +1,5 @@
-//! Ticks of the system's clock. Those of tokio are whole milliseconds that come too late by up to one,
-//! and several at once when they are behind.
+//! Ticks of the system's clock, which say when they were due. Those of tokio are whole milliseconds that
+//! come too late by up to one, so that every now and then there are two at once.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};

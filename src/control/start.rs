@@ -1,6 +1,6 @@
 //! From the kept records to a gate that can be opened.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::{Event, Phase};
 use crate::ca::certificate::CaCertificate;
 use crate::ca::error::CertificateError;
-use crate::ca::id::{AccessKeyId, CaId, CertSerial, InstanceId};
+use crate::ca::id::{AccessKeyId, CaId, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::{Purpose, Registry, RegistryError};
 use crate::control::change::Toward;
@@ -25,6 +25,7 @@ use crate::control::{Control, ControlParts, Inner, Instance, InstanceSettings, c
 use crate::parallel;
 use crate::store::{
     AccessKeyRecord, CaRecord, Change, DeviceRecord, KeptSecret, Parts, Snapshot, StoreError,
+    each_device_is_there_once,
 };
 use crate::tls::live::LivePeers;
 use crate::tls::server_config::algorithms;
@@ -49,17 +50,6 @@ pub enum OpenError {
          add it, or use another data directory"
     )]
     UnknownInstance(InstanceId),
-    /// A device certificate is kept twice.
-    #[error(
-        "the store has the device certificate {serial} of instance {instance} twice, and only one state \
-         can hold: its file is damaged; restore a backup, or delete one of the rows"
-    )]
-    Twice {
-        /// The instance.
-        instance: InstanceId,
-        /// Its serial number.
-        serial: CertSerial,
-    },
     /// The certificates contradict each other.
     #[error("the CA certificate {id} cannot be registered: {source}")]
     Registry {
@@ -221,8 +211,8 @@ impl Inner {
 
     fn load_devices(&self, records: Vec<DeviceRecord>) -> Result<Devices, OpenError> {
         let any_fault = AtomicBool::new(false);
-        // A thread that does this may be waiting for it with the registry's lock held, which nothing
-        // here takes.
+        // A thread that waits in `load_cas`, with the lock of a registry held, may do this meanwhile:
+        // nothing here takes that lock.
         parallel::each(&records, |device| {
             let at = self.instances.get(&device.instance);
             let was_known = at.map(|at| at.registry.set_device(device_key(device), device.status));
@@ -231,24 +221,12 @@ impl Inner {
             }
         });
         if any_fault.into_inner() {
-            self.each_is_there_once(&records)?;
+            for device in &records {
+                self.known_instance(&device.instance)?;
+            }
+            each_device_is_there_once(&records)?;
         }
         Ok(Devices::new(records))
-    }
-
-    /// Of two records of one device nobody can say which one counts.
-    fn each_is_there_once(&self, records: &[DeviceRecord]) -> Result<(), OpenError> {
-        let mut seen = HashSet::with_capacity(records.len());
-        for device in records {
-            self.known_instance(&device.instance)?;
-            if !seen.insert((&device.instance, device_key(device))) {
-                return Err(OpenError::Twice {
-                    instance: device.instance.clone(),
-                    serial: device.serial.clone(),
-                });
-            }
-        }
-        Ok(())
     }
 
     fn known_instance(&self, id: &InstanceId) -> Result<&Instance, OpenError> {

@@ -91,14 +91,17 @@ pub fn server_config(
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
     config.require_ems = true;
-    config.max_fragment_size = Some(RECORD_MAX);
+    config.max_fragment_size = Some(RECORD_MAX + HEADER);
     no_resumption(&mut config);
     Ok(config)
 }
 
-/// Octets of a record, at most. Each has a buffer of its own until it is written; many of half the size
-/// that TLS allows stay in the cache of a processor, where fewer large ones push each other out.
+/// Octets of the content of a record, at most. Each has a buffer of its own until it is written; many of
+/// half the size that TLS allows stay in the cache of a processor, where fewer large ones push each other
+/// out.
 const RECORD_MAX: usize = 8 << 10;
+/// What stands before it, and what rustls counts as well.
+const HEADER: usize = 5;
 
 /// Make the server forget every session at once: no tickets, no session cache, no early data.
 ///

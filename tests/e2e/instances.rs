@@ -187,7 +187,7 @@ fn inactivation_at_one_instance_ends_only_its_own_sessions() {
 
 #[test]
 fn inactive_device_of_one_instance_is_active_at_another() {
-    let world = World::start();
+    let mut world = World::start();
     let key = crate::harness::pki::new_key();
     let certificates = [A, B].map(|_| Ca::self_signed(ca_params("in both"), &key));
     let device = certificates[0].device("device");
@@ -202,9 +202,12 @@ fn inactive_device_of_one_instance_is_active_at_another() {
     let named = [("CaSn", ca.as_str()), ("DeviceSn", serial.as_str())];
     let api = world.fleet.api(A);
     api.call("InactivateDeviceCertificate", &named).ok();
-    let client = world.client(A, &device, Version::V13);
-    client.refused_with(AlertDescription::AccessDenied);
-    assert!(world.admits(B, &device));
+    for _ in ["before", "after a restart"] {
+        let client = world.client(A, &device, Version::V13);
+        client.refused_with(AlertDescription::AccessDenied);
+        assert!(world.admits(B, &device));
+        world.fleet = world.fleet.again(|broker| broker.kill9());
+    }
 }
 
 #[test]

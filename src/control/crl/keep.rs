@@ -8,7 +8,9 @@ use crate::ca::id::{CaKeyId, InstanceId};
 use crate::ca::registry::Effects;
 use crate::control::ledger::{KeptCrl, Ledger};
 use crate::control::{Inner, OnInactivate};
-use crate::store::{Change, CrlDer, CrlPolicyRecord, CrlRecord, Snapshot, StoreError};
+use crate::store::{
+    Change, CrlDer, CrlPolicyRecord, CrlRecord, Snapshot, StoreError, each_device_is_there_once,
+};
 
 impl Inner {
     /// All records, with the lists as read.
@@ -17,6 +19,7 @@ impl Inner {
     /// If a record or a list cannot be read.
     pub(crate) async fn read_store(&self) -> Result<(Snapshot, Vec<KeptCrl>), StoreError> {
         let snapshot = self.store.snapshot().await?;
+        each_device_is_there_once(&snapshot.devices)?;
         let crls = self.read_new_crls(&snapshot).await?;
         Ok((snapshot, crls))
     }

@@ -76,6 +76,31 @@ async fn device_put_in_as_inactive_stays_so_although_it_connects_meanwhile() {
 }
 
 #[tokio::test]
+async fn edit_is_not_taken_over_while_a_device_is_on_record_twice() {
+    let (world, ca) = (World::new().await, TestCa::root("ca", 1));
+    let sn = world.register(&ca, "ca").await;
+    let device = ca.issue("d", 2);
+    world.record(&device).await;
+    world
+        .control
+        .set_device_status(&host(), INSTANCE, &sn, "02", Status::Inactive)
+        .await
+        .unwrap();
+    world.settle().await;
+    // A damaged index hides the row that was there before; any edit has all of them read again.
+    world.edit(true, |kept| {
+        let before = DeviceRecord {
+            status: Status::Active,
+            ..kept.devices[0].clone()
+        };
+        kept.devices.insert(0, before);
+    });
+    world.settle().await;
+    assert_eq!(world.admit(&device), Err(Refusal::DeviceInactive));
+    assert!(!world.control.is_ready());
+}
+
+#[tokio::test]
 async fn devices_that_meet_an_edit_are_recorded_all_the_same() {
     let (world, ca) = (World::new().await, TestCa::root("ca", 1));
     world.register(&ca, "ca").await;
