@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
+use rayon::ThreadPoolBuilder;
 use rayon::iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Do this to every item, on all processors, with threads that end with it. Gives the results in the
 /// order of the items.
@@ -14,11 +14,11 @@ pub(crate) fn map<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Send 
     if items.len() <= FEW {
         return items.into_iter().map(work).collect();
     }
-    match Threads::get() {
-        Threads::Here => items.into_par_iter().map(work).collect(),
-        Threads::New(threads) => threads.install(|| items.into_par_iter().map(work).collect()),
-        Threads::None => items.into_iter().map(work).collect(),
-    }
+    on_threads(
+        items,
+        |items| items.into_par_iter().map(&work).collect(),
+        |items| items.into_iter().map(&work).collect(),
+    )
 }
 
 /// Do this with every item, as [`map`].
@@ -26,11 +26,11 @@ pub(crate) fn each<T: Sync>(items: &[T], work: impl Fn(&T) + Send + Sync) {
     if items.len() <= FEW {
         return items.iter().for_each(work);
     }
-    match Threads::get() {
-        Threads::Here => items.par_iter().for_each(work),
-        Threads::New(threads) => threads.install(|| items.par_iter().for_each(work)),
-        Threads::None => items.iter().for_each(work),
-    }
+    on_threads(
+        items,
+        |items| items.par_iter().for_each(&work),
+        |items| items.iter().for_each(&work),
+    );
 }
 
 /// Put them in this order, as [`map`]. Of two that are equal, either may come first.
@@ -38,11 +38,11 @@ pub(crate) fn sort<T: Send>(items: &mut [T], order: impl Fn(&T, &T) -> Ordering 
     if items.len() <= FEW {
         return items.sort_unstable_by(order);
     }
-    match Threads::get() {
-        Threads::Here => items.par_sort_unstable_by(order),
-        Threads::New(threads) => threads.install(|| items.par_sort_unstable_by(order)),
-        Threads::None => items.sort_unstable_by(order),
-    }
+    on_threads(
+        items,
+        |items| items.par_sort_unstable_by(&order),
+        |items| items.sort_unstable_by(&order),
+    );
 }
 
 /// Do both, side by side if the system has a thread to give. Gives what both come to. What one of them
@@ -51,31 +51,26 @@ pub(crate) fn join<A: Send, B: Send>(
     one: impl FnOnce() -> A + Send,
     other: impl FnOnce() -> B + Send,
 ) -> (A, B) {
-    match Threads::get() {
-        Threads::Here => rayon::join(one, other),
-        Threads::New(threads) => threads.join(one, other),
-        Threads::None => (one(), other()),
+    on_threads(
+        (one, other),
+        |(one, other)| rayon::join(one, other),
+        |(one, other)| (one(), other()),
+    )
+}
+
+/// The first of the two ways on the threads that this is on already, or else on as many new ones as
+/// there are processors; the second where none can be started.
+fn on_threads<I: Send, R: Send>(
+    input: I,
+    shared: impl FnOnce(I) -> R + Send,
+    alone: impl FnOnce(I) -> R,
+) -> R {
+    if rayon::current_thread_index().is_some() {
+        return shared(input);
     }
-}
-
-/// Who does it.
-enum Threads {
-    /// Those that this is done on already.
-    Here,
-    /// As many as there are processors; they end with this.
-    New(ThreadPool),
-    /// The caller alone.
-    None,
-}
-
-impl Threads {
-    fn get() -> Self {
-        match rayon::current_thread_index() {
-            Some(_) => Self::Here,
-            None => ThreadPoolBuilder::new()
-                .build()
-                .map_or(Self::None, Self::New),
-        }
+    match ThreadPoolBuilder::new().build() {
+        Ok(threads) => threads.install(|| shared(input)),
+        Err(_) => alone(input),
     }
 }
 
