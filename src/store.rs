@@ -44,7 +44,19 @@ pub struct CaRecord {
     pub registered_at_ms: i64,
 }
 
-/// A device certificate as it is kept.
+/// Which device certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DeviceId {
+    /// The instance it is recorded for.
+    pub instance: InstanceId,
+    /// The authority (subject and key) that issued it.
+    pub issuer: CaKeyId,
+    /// Its serial number, unique for the issuer.
+    pub serial: CertSerial,
+}
+
+/// A device as it is kept. Its certificate is kept apart: there may be a million of them, and they are
+/// only ever looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceRecord {
     /// The instance it logged in to.
@@ -59,10 +71,19 @@ pub struct DeviceRecord {
     pub name: String,
     /// Own state.
     pub status: Status,
-    /// The certificate. Cheap to clone; may share its memory with others that were read with it.
-    pub der: Bytes,
     /// When it was recorded, Unix milliseconds.
     pub first_seen_ms: i64,
+}
+
+impl DeviceRecord {
+    /// Which it is.
+    pub fn id(&self) -> DeviceId {
+        DeviceId {
+            instance: self.instance.clone(),
+            issuer: self.issuer,
+            serial: self.serial.clone(),
+        }
+    }
 }
 
 /// A register code that was given out.
@@ -184,18 +205,19 @@ pub enum Change {
     PutCa(CaRecord),
     /// Remove the CA, and with it the devices that are listed under it.
     DeleteCa(CaId),
-    /// Insert the device, or replace the one of the same instance, issuer and serial. The CA it
-    /// is listed under must be there.
-    PutDevice(DeviceRecord),
-    /// Remove the device.
-    DeleteDevice {
-        /// The instance it is recorded for.
-        instance: InstanceId,
-        /// The authority that issued it.
-        issuer: CaKeyId,
-        /// Its serial number.
-        serial: CertSerial,
+    /// Insert the device, or replace the one of the same id. The CA it is listed under must be there.
+    PutDevice {
+        /// What is kept of it.
+        record: DeviceRecord,
+        /// The certificate itself.
+        der: Bytes,
     },
+    /// Replace what is kept of the device, but for its certificate. The CA it is listed under must be
+    /// there. One that is not there is not made, unless it is to be inactive: a denial is kept, if
+    /// need be without a certificate.
+    UpdateDevice(DeviceRecord),
+    /// Remove the device.
+    DeleteDevice(DeviceId),
     /// Insert the register code, or replace it.
     PutRegisterCode(RegisterCodeRecord),
     /// Remove the register code.
@@ -235,7 +257,7 @@ pub struct Snapshot {
     pub seq: u64,
     /// CA certificates.
     pub cas: Vec<CaRecord>,
-    /// Device certificates; the CA of each is among `cas`.
+    /// Devices, without their certificates; the CA of each is among `cas`.
     pub devices: Vec<DeviceRecord>,
     /// Register codes, used ones too.
     pub register_codes: Vec<RegisterCodeRecord>,
@@ -357,6 +379,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// The number of the last commit.
     fn head(&self) -> StoreFuture<'_, u64>;
+
+    /// The certificates (DER) of these devices, in this order; `None` for one that is not there, or is
+    /// kept without. Commits go on meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if one is no certificate.
+    fn device_certificates(&self, devices: Vec<DeviceId>) -> StoreFuture<'_, Vec<Option<Bytes>>>;
 
     /// The DER of a kept list.
     ///

@@ -15,7 +15,7 @@ use crate::control::{
     Answer, CaRefusal, CaView, Caller, Changed, Control, ControlError, Door, Inner, Instance, Need,
     Page, PageRequest, Record,
 };
-use crate::store::{CaRecord, Change, RegisterCodeRecord};
+use crate::store::{CaRecord, Change, DeviceRecord, RegisterCodeRecord};
 
 impl Control {
     /// Register a CA with proof that the caller holds its key: `verification_pem` is a
@@ -228,7 +228,7 @@ impl Control {
                     above.iter().find_map(|key| ledger.ca_of(&at.id, *key))
                 };
                 let for_inactive = sibling.or_else(above);
-                let heir = |device: &crate::store::DeviceRecord| match device.status {
+                let heir = |device: &DeviceRecord| match device.status {
                     Status::Active => sibling,
                     Status::Inactive => for_inactive,
                 };
@@ -236,15 +236,12 @@ impl Control {
                 let devices = devices.map(|device| device.record());
                 devices.map(|device| (heir(&device), device)).collect()
             };
-            let mut changes = vec![Change::DeleteCa(id)];
-            changes.extend(devices.iter().cloned().map(|(heir, device)| match heir {
-                Some(ca) => Change::PutDevice(crate::store::DeviceRecord { ca, ..device }),
-                None => Change::DeleteDevice {
-                    instance: device.instance,
-                    issuer: device.issuer,
-                    serial: device.serial,
-                },
-            }));
+            let changes = devices.iter().cloned().map(|(heir, device)| match heir {
+                Some(ca) => Change::UpdateDevice(DeviceRecord { ca, ..device }),
+                None => Change::DeleteDevice(device.id()),
+            });
+            // Last, since what is listed under it still goes with it.
+            let changes = changes.chain([Change::DeleteCa(id)]).collect();
             // To delete a certificate that is off may let its siblings, or CAs below it, admit again;
             // one with lists of revoked certificates, a CA below it that is on them.
             let lists = at.registry.revocations(ca.certificate.key_id());
@@ -266,7 +263,7 @@ impl Control {
                         ledger.remove_device(&device);
                         match heir {
                             Some(ca) => {
-                                ledger.put_device(crate::store::DeviceRecord { ca, ..device });
+                                ledger.put_device(DeviceRecord { ca, ..device });
                             }
                             None => registry.forget_device(&device_key(&device)),
                         }

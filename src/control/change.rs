@@ -12,7 +12,7 @@ use crate::ca::path::Admitted;
 use crate::ca::registry::Effects;
 use crate::control::owed::{Batch, Kept, Retry, Which, is_list};
 use crate::control::pace::Ended;
-use crate::control::undo::can_be_undone;
+use crate::control::undo::{Removed, can_be_undone};
 use crate::control::{Answer, ControlError, Inner, Instance, OnInactivate, Outcome, Record};
 use crate::store::{Change, StoreError};
 
@@ -221,8 +221,14 @@ impl Inner {
         changes: Vec<Change>,
         toward: Toward,
     ) -> Result<(), StoreError> {
+        let removed = match toward {
+            Toward::Allow => self.removed_by(&changes).await?,
+            // Nothing of it is ever taken back.
+            Toward::Deny => Removed::new(),
+        };
         let batch = turn.batch(&changes, Which::for_changes(&changes));
-        self.commit_batch(turn, batch, changes, toward).await
+        self.commit_batch(turn, batch, changes, toward, &removed)
+            .await
     }
 
     async fn commit_batch(
@@ -231,6 +237,7 @@ impl Inner {
         batch: Batch,
         changes: Vec<Change>,
         toward: Toward,
+        removed: &Removed,
     ) -> Result<(), StoreError> {
         let Batch { all, later } = batch;
         if all.is_empty() {
@@ -257,7 +264,7 @@ impl Inner {
                 if !over.is_empty() {
                     result = match self.keep(head, over, Waits::AWhile).await {
                         Ok(kept) => self.paid(turn, &own, kept, later),
-                        Err(error) => return Err(self.unpaid(turn, own, toward, error)),
+                        Err(error) => return Err(self.unpaid(turn, own, toward, removed, error)),
                     };
                 }
                 // The store does not know of what is owed still: to take it over now would forget
@@ -274,7 +281,7 @@ impl Inner {
                     Toward::Allow => Err(StoreError::Conflict { expected, head }),
                 }
             }
-            Err(error) => Err(self.unpaid(turn, changes, toward, error)),
+            Err(error) => Err(self.unpaid(turn, changes, toward, removed, error)),
         }
     }
 
@@ -329,12 +336,13 @@ impl Inner {
         turn: &mut Turn,
         changes: Vec<Change>,
         toward: Toward,
+        removed: &Removed,
         error: StoreError,
     ) -> StoreError {
         match (toward, &error) {
             (Toward::Deny, _) => turn.owe(changes),
             // It may still be made.
-            (Toward::Allow, StoreError::Silent(_)) => turn.owe(self.undo(&changes)),
+            (Toward::Allow, StoreError::Silent(_)) => turn.owe(self.undo(&changes, removed)),
             (Toward::Allow, _) => {}
         }
         if turn.owed.iter().any(is_list) {
@@ -348,7 +356,8 @@ impl Inner {
     /// any more.
     pub(crate) async fn pay(&self, turn: &mut Turn) -> bool {
         let batch = turn.batch(&[], Which::Due);
-        let paid = self.commit_batch(turn, batch, Vec::new(), Toward::Deny);
+        let nothing = Removed::new();
+        let paid = self.commit_batch(turn, batch, Vec::new(), Toward::Deny, &nothing);
         // What it came to is in what is owed.
         let _ = paid.await;
         turn.owed.is_empty()

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::ca::certificate::{parse, to_pem, validity};
@@ -15,7 +16,7 @@ use crate::control::{
     Answer, Caller, Changed, Control, ControlError, DeviceView, Inner, Instance, Need, Page,
     PageRequest, Record,
 };
-use crate::store::{Change, DeviceRecord, StoreError};
+use crate::store::{Change, DeviceId, DeviceRecord, StoreError};
 use crate::tls::peer::{Purpose, VerifiedPeer};
 
 impl Control {
@@ -51,7 +52,7 @@ impl Control {
     /// Device certificates of the instance; only those of one CA if `ca_sn` is given.
     ///
     /// # Errors
-    /// If the caller may not, or there is no such CA.
+    /// If the caller may not, there is no such CA, or the certificates cannot be read.
     pub async fn list_devices(
         &self,
         caller: &Caller,
@@ -65,42 +66,44 @@ impl Control {
         };
         let at = self.0.authorize(caller, instance, need)?;
         let ca = ca_sn.map(|sn| self.0.find_ca(at, sn)).transpose()?;
-        let ledger = self.0.ledger();
-        let (offset, size) = (page.offset(), page.size);
-        let (devices, total): (Vec<DeviceRecord>, usize) = match ca {
-            Some(ca) => (
-                ledger
-                    .devices_under(&at.id, ca.record.id)
-                    .skip(offset)
-                    .take(size)
-                    .map(|device| device.record())
-                    .collect(),
-                ledger.devices_under(&at.id, ca.record.id).count(),
-            ),
-            None => (
-                ledger
-                    .devices_of(&at.id)
-                    .skip(offset)
-                    .take(size)
-                    .map(|device| device.record())
-                    .collect(),
-                ledger.device_count(&at.id),
-            ),
-        };
-        let items = devices
-            .into_iter()
-            .filter_map(|device| {
+        let (devices, total) = {
+            let ledger = self.0.ledger();
+            let (offset, size) = (page.offset(), page.size);
+            let (devices, total): (Vec<DeviceRecord>, usize) = match ca {
+                Some(ca) => (
+                    ledger
+                        .devices_under(&at.id, ca.record.id)
+                        .skip(offset)
+                        .take(size)
+                        .map(|device| device.record())
+                        .collect(),
+                    ledger.devices_under(&at.id, ca.record.id).count(),
+                ),
+                None => (
+                    ledger
+                        .devices_of(&at.id)
+                        .skip(offset)
+                        .take(size)
+                        .map(|device| device.record())
+                        .collect(),
+                    ledger.device_count(&at.id),
+                ),
+            };
+            let under = |device: DeviceRecord| {
                 let ca_sn = ledger.ca(device.ca)?.certificate.serial().clone();
-                view(device, ca_sn)
-            })
-            .collect();
+                Some((device, ca_sn))
+            };
+            let devices: Vec<_> = devices.into_iter().filter_map(under).collect();
+            (devices, total)
+        };
+        let items = self.0.view_devices(devices).await?;
         Ok(Page { items, total })
     }
 
     /// One device certificate.
     ///
     /// # Errors
-    /// If there is none, or the caller may not.
+    /// If there is none, the caller may not, or its certificate cannot be read.
     pub async fn get_device(
         &self,
         caller: &Caller,
@@ -112,11 +115,11 @@ impl Control {
             .0
             .authorize(caller, instance, Need::GetDeviceCertificate)?;
         let (ca, devices) = self.0.find_devices(at, ca_sn, device_sn)?;
-        devices
-            .into_iter()
-            .next()
-            .and_then(|device| view(device, ca.certificate.serial().clone()))
-            .ok_or_else(|| ControlError::DeviceNotFound(shown(device_sn)))
+        let one = devices.into_iter().next();
+        let one = one.map(|device| (device, ca.certificate.serial().clone()));
+        let shown_devices = self.0.view_devices(one.into_iter().collect()).await?;
+        let first = shown_devices.into_iter().next();
+        first.ok_or_else(|| ControlError::DeviceNotFound(shown(device_sn)))
     }
 
     /// Switch a device certificate off or on.
@@ -264,18 +267,45 @@ impl Step {
             .filter(|device| Some(device.status) != self.after)
             .cloned()
             .map(|device| match self.after {
-                Some(status) => Change::PutDevice(DeviceRecord { status, ..device }),
-                None => Change::DeleteDevice {
-                    instance: device.instance,
-                    issuer: device.issuer,
-                    serial: device.serial,
-                },
+                Some(status) => Change::UpdateDevice(DeviceRecord { status, ..device }),
+                None => Change::DeleteDevice(device.id()),
             })
             .collect()
     }
 }
 
 impl Inner {
+    /// What is shown of these devices, each under the CA of this serial number.
+    async fn view_devices(
+        &self,
+        devices: Vec<(DeviceRecord, CertSerial)>,
+    ) -> Answer<Vec<DeviceView>> {
+        let ids = devices.iter().map(|(device, _)| device.id()).collect();
+        let ders = self.certificates(ids).await;
+        let ders = ders.map_err(|error| ControlError::Internal(error.to_string()))?;
+        let devices = devices.into_iter().zip(ders);
+        Ok(devices
+            .map(|((device, ca_sn), der)| view(device, ca_sn, der.as_deref()))
+            .collect())
+    }
+
+    /// The certificates of these devices, which the store alone has.
+    ///
+    /// # Errors
+    /// If it cannot read them, or does not answer in time.
+    pub(crate) async fn certificates(
+        &self,
+        devices: Vec<DeviceId>,
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        if devices.is_empty() {
+            return Ok(Vec::new());
+        }
+        let read = self.store.device_certificates(devices);
+        tokio::time::timeout(self.store_limit, read)
+            .await
+            .unwrap_or(Err(StoreError::Silent(self.store_limit)))
+    }
+
     pub(crate) fn find_devices(
         &self,
         at: &Instance,
@@ -317,6 +347,7 @@ impl Inner {
         batch: &[VerifiedPeer],
     ) -> Result<(), StoreError> {
         let mut records: Vec<DeviceRecord> = Vec::new();
+        let mut changes = Vec::new();
         for peer in batch {
             let Some(at) = self.instances.get(peer.instance()) else {
                 continue;
@@ -336,18 +367,19 @@ impl Inner {
             {
                 continue;
             }
-            records.push(DeviceRecord {
+            let record = DeviceRecord {
                 instance: at.id.clone(),
                 issuer: peer.issuer(),
                 serial: peer.serial().clone(),
                 ca: peer.ca(),
                 name: peer.common_name().unwrap_or_default().to_owned(),
                 status: Status::Active,
-                der: peer.der().to_vec().into(),
                 first_seen_ms: self.now_ms(),
-            });
+            };
+            records.push(record.clone());
+            let der = Bytes::copy_from_slice(peer.der());
+            changes.push(Change::PutDevice { record, der });
         }
-        let changes = records.iter().cloned().map(Change::PutDevice).collect();
         if let Err(error) = self.commit(turn, changes, Toward::Allow).await {
             tracing::error!(%error, devices = records.len(), "new devices could not be recorded");
             return Err(error);
@@ -367,19 +399,21 @@ impl Inner {
     }
 }
 
-fn view(device: DeviceRecord, ca_sn: CertSerial) -> Option<DeviceView> {
-    let (not_before, not_after) = parse(&device.der).ok().and_then(|c| validity(&c).ok())?;
-    Some(DeviceView {
+/// What is shown of a device. Where its certificate is not known, all that it says is empty.
+fn view(device: DeviceRecord, ca_sn: CertSerial, der: Option<&[u8]>) -> DeviceView {
+    let of_certificate = der.and_then(|der| Some((to_pem(der), validity(&parse(der).ok()?).ok()?)));
+    let (pem, (not_before, not_after)) = of_certificate.unwrap_or_default();
+    DeviceView {
         ca_sn,
         name: device.name,
-        pem: to_pem(&device.der),
+        pem,
         not_before,
         not_after,
         status: device.status,
         first_seen_ms: device.first_seen_ms,
         instance: device.instance,
         serial: device.serial,
-    })
+    }
 }
 
 /// New devices that go into one commit.

@@ -149,7 +149,8 @@ pub struct DeviceView {
     pub serial: CertSerial,
     /// Common name, or empty.
     pub name: String,
-    /// The certificate.
+    /// The certificate. Empty if it is not known, since another hand has deleted it; its dates are 0
+    /// then.
     pub pem: String,
     /// First second of validity, Unix seconds.
     pub not_before: i64,

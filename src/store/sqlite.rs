@@ -1,8 +1,9 @@
-//! The store of a single node: one SQLite file, files for large lists, and three threads.
+//! The store of a single node: one SQLite file, files for large lists, and four threads.
 //!
 //! The writer owns the connection through which everything is written; the reader has one of its
-//! own for snapshots, so that a large one holds up no change. The third one writes and reads lists
-//! of revoked certificates, which have a file each. The database file can be looked at, and
+//! own for snapshots, so that a large one holds up no change, and another one for the certificates
+//! of single devices, so that a large snapshot holds up no listing. The fourth one writes and reads
+//! lists of revoked certificates, which have a file each. The database file can be looked at, and
 //! edited, with the `sqlite3` command while the broker runs.
 
 mod der;
@@ -21,16 +22,17 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Mutex, Semaphore, oneshot, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use self::lists::{ListRequest, Lists};
 use self::lock::DirectoryLock;
 use self::place::Place;
 use self::writer::{Answer, Commit, Request, Writer};
 use super::{
-    Change, CrlDer, DeviceRecord, Parts, Snapshot, Store, StoreError, StoreFuture, files,
+    Change, CrlDer, DeviceId, DeviceRecord, Parts, Snapshot, Store, StoreError, StoreFuture, files,
     migrations,
 };
 use crate::ca::id::CrlDigest;
@@ -48,16 +50,21 @@ const WRITER_CACHE_KIB: i64 = 32 * 1024;
 /// How many commits may wait for the writer; more wait before they hold any memory of ours.
 const MAX_WAITING: usize = 1024;
 
+/// The same for those who want certificates.
+const MAX_LOOKUPS: usize = 64;
+
 /// The kept records in a SQLite file. Dropping it finishes what waits and closes the file.
 pub struct SqliteStore {
     // In this order: the reader is done before the writer closes the database for good.
     reader: Worker<Reading>,
+    certificates: Worker<Certificates>,
     writer: Worker<Request>,
     lists: Worker<ListRequest>,
     /// Held from the writing of a file until the rows have changed: between them no file goes.
     lists_change: Mutex<()>,
     heads: watch::Receiver<u64>,
     slots: Arc<Semaphore>,
+    lookup_slots: Arc<Semaphore>,
 }
 
 impl SqliteStore {
@@ -105,17 +112,23 @@ impl SqliteStore {
         let lists = Lists::beside(path, &rows::digests(&connection)?)?;
 
         let reading = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let looking_up = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let place = Place::of(path)?;
+        let looked_up_at = place.clone();
         let (writer, heads) = Writer::new(connection, place.clone(), lock)?;
         Ok(Self {
             reader: Worker::start("store-reader", move |requests| {
                 read(&reading, &place, &requests);
+            })?,
+            certificates: Worker::start("store-certs", move |requests| {
+                look_up(&looking_up, &looked_up_at, &requests);
             })?,
             writer: Worker::start("store-writer", move |requests| writer.run(&requests))?,
             lists: Worker::start("store-lists", move |requests| lists.run(&requests))?,
             lists_change: Mutex::new(()),
             heads,
             slots: Arc::new(Semaphore::new(MAX_WAITING)),
+            lookup_slots: Arc::new(Semaphore::new(MAX_LOOKUPS)),
         })
     }
 }
@@ -137,6 +150,19 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
             self.writer.ask(Request::Head(answer))?;
+            answered.await.unwrap_or(Err(StoreError::Closed))
+        })
+    }
+
+    fn device_certificates(&self, devices: Vec<DeviceId>) -> StoreFuture<'_, Vec<Option<Bytes>>> {
+        Box::pin(async move {
+            let slot = a_slot(&self.lookup_slots).await?;
+            let (answer, answered) = oneshot::channel();
+            self.certificates.ask(Certificates {
+                devices,
+                answer,
+                _slot: slot,
+            })?;
             answered.await.unwrap_or(Err(StoreError::Closed))
         })
     }
@@ -196,8 +222,7 @@ impl Store for SqliteStore {
 
 impl SqliteStore {
     async fn commit_rows(&self, expected: u64, changes: Vec<Change>) -> Result<u64, StoreError> {
-        let slot = Arc::clone(&self.slots).acquire_owned().await;
-        let slot = slot.map_err(|_| StoreError::Closed)?;
+        let slot = a_slot(&self.slots).await?;
         let (answer, answered) = oneshot::channel();
         self.writer.ask(Request::Commit(Commit {
             expected,
@@ -213,6 +238,11 @@ impl SqliteStore {
         self.writer.ask(Request::NamedLists(answer))?;
         answered.await.unwrap_or(Err(StoreError::Closed))
     }
+}
+
+async fn a_slot(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StoreError> {
+    let slot = Arc::clone(slots).acquire_owned().await;
+    slot.map_err(|_| StoreError::Closed)
 }
 
 /// A thread and the way to ask it; dropping it lets the thread finish what waits, and waits for
@@ -270,17 +300,36 @@ fn read(connection: &Connection, place: &Place, requests: &mpsc::Receiver<Readin
             let one_moment = connection.unchecked_transaction()?;
             Ok((rows::all_but_devices(connection)?, one_moment))
         });
-        let (snapshot, _one_moment) = match begun {
+        let ((snapshot, known), _one_moment) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 let _ = rest.send(Err(error));
                 continue;
             }
         };
-        let known = rows::known_cas(&snapshot);
         // Nobody waits for the devices of a snapshot that nobody waits for.
         if rest.send(Ok(snapshot)).is_ok() && !devices.is_closed() {
             let _ = devices.send(rows::devices(connection, &known));
+        }
+    }
+}
+
+/// Whose certificates are asked for.
+struct Certificates {
+    devices: Vec<DeviceId>,
+    answer: Answer<Vec<Option<Bytes>>>,
+    /// Given back when it is answered.
+    _slot: OwnedSemaphorePermit,
+}
+
+/// The thread that looks certificates up.
+fn look_up(connection: &Connection, place: &Place, requests: &mpsc::Receiver<Certificates>) {
+    for request in requests {
+        if !request.answer.is_closed() {
+            let found = place.check();
+            let found =
+                found.and_then(|()| rows::device_certificates(connection, &request.devices));
+            let _ = request.answer.send(found);
         }
     }
 }

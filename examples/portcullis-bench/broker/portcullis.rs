@@ -84,9 +84,7 @@ impl Seed {
         for some in numbers.chunks(BATCH) {
             let changes = some.iter().map(|number| template.device(*number));
             let changes = changes.collect::<Result<Vec<_>>>()?;
-            at = store
-                .commit(at, changes.into_iter().map(Change::PutDevice).collect())
-                .await?;
+            at = store.commit(at, changes).await?;
         }
         drop(store);
         Ok(Self { directory })
@@ -120,23 +118,24 @@ impl Template {
                 ca: ca.id(),
                 name: String::new(),
                 status: Status::Active,
-                der: Default::default(),
                 first_seen_ms: now_ms()?,
             },
             der,
         })
     }
 
-    fn device(&mut self, number: u64) -> Result<DeviceRecord> {
+    fn device(&mut self, number: u64) -> Result<Change> {
         let serial = serial(number);
         let place = self.serial_at..self.serial_at + serial.len();
         self.der[place].copy_from_slice(&serial);
-        Ok(DeviceRecord {
-            serial: ::portcullis::ca::id::CertSerial::from_be_bytes(&serial)?,
-            ca: self.ca,
+        Ok(Change::PutDevice {
+            record: DeviceRecord {
+                serial: ::portcullis::ca::id::CertSerial::from_be_bytes(&serial)?,
+                ca: self.ca,
+                name: format!("device-{number}"),
+                ..self.record.clone()
+            },
             der: self.der.clone().into(),
-            name: format!("device-{number}"),
-            ..self.record.clone()
         })
     }
 }

@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use bytes::Bytes;
-
 use super::{Ca, Ledger};
 use crate::ca::id::{CaId, CaKeyId, CertSerial, InstanceId};
 use crate::ca::lifecycle::Status;
@@ -33,7 +31,6 @@ struct Kept {
     status: Status,
     first_seen_ms: i64,
     name: Box<str>,
-    der: Bytes,
 }
 
 /// The devices of all instances.
@@ -78,7 +75,6 @@ impl Device<'_> {
             ca: self.place.ca,
             name: self.kept.name.as_ref().to_owned(),
             status: self.kept.status,
-            der: self.kept.der.clone(),
             first_seen_ms: self.kept.first_seen_ms,
         }
     }
@@ -116,7 +112,6 @@ impl From<DeviceRecord> for Kept {
             status: device.status,
             first_seen_ms: device.first_seen_ms,
             name: device.name.into(),
-            der: device.der,
         }
     }
 }
@@ -156,10 +151,8 @@ impl Ledger {
         self.devices = devices;
     }
 
-    pub(crate) fn put_device(&mut self, mut device: DeviceRecord) {
+    pub(crate) fn put_device(&mut self, device: DeviceRecord) {
         let place = Place::of(&device);
-        // Alone, it must not hold on to the memory of all those that it was read with.
-        device.der = Bytes::copy_from_slice(&device.der);
         self.devices
             .0
             .entry(device.instance.clone())
@@ -249,7 +242,7 @@ impl Ledger {
         let kept = devices.and_then(|devices| devices.get(&Place::of(device)));
         kept.is_some_and(|kept| {
             let same = (kept.status, kept.first_seen_ms) == (device.status, device.first_seen_ms);
-            same && *kept.name == *device.name && kept.der == device.der
+            same && *kept.name == *device.name
         })
     }
 

@@ -392,7 +392,10 @@ async fn many_devices_are_counted_whole() {
     for serial in 0..COUNT - 1 {
         let octets = (0x1_0000 + serial).to_be_bytes();
         record.serial = crate::ca::id::CertSerial::from_be_bytes(&octets).unwrap();
-        changes.push(crate::store::Change::PutDevice(record.clone()));
+        changes.push(crate::store::Change::PutDevice {
+            record: record.clone(),
+            der: Default::default(),
+        });
     }
     world.store.kept.lock().unwrap().devices.reserve(COUNT);
     let seq = world.store.apply(changes);

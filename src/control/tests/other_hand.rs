@@ -61,7 +61,6 @@ async fn device_put_in_as_inactive_stays_so_although_it_connects_meanwhile() {
             ca: ca.certificate().id(),
             name: String::new(),
             status: Status::Inactive,
-            der: device.der.to_vec().into(),
             first_seen_ms: 0,
         });
     });
@@ -98,6 +97,33 @@ async fn edit_is_not_taken_over_while_a_device_is_on_record_twice() {
     world.settle().await;
     assert_eq!(world.admit(&device), Err(Refusal::DeviceInactive));
     assert!(!world.control.is_ready());
+}
+
+#[tokio::test]
+async fn denial_of_a_device_that_another_hand_deletes_meanwhile_is_kept() {
+    let (world, ca) = (World::new().await, TestCa::root("ca", 1));
+    let sn = world.register(&ca, "ca").await;
+    let device = ca.issue("d", 2);
+    world.record(&device).await;
+    world.settle().await;
+    let caller = host();
+    let get = || world.control.get_device(&caller, INSTANCE, &sn, "02");
+    assert!(get().await.unwrap().not_after > 0);
+    world.edit(false, |kept| kept.devices.clear());
+    world.store.certificates.lock().unwrap().clear();
+    world
+        .control
+        .set_device_status(&host(), INSTANCE, &sn, "02", Status::Inactive)
+        .await
+        .unwrap();
+    world.settle().await;
+    assert_eq!(world.admit(&device), Err(Refusal::DeviceInactive));
+    assert!(world.control.is_ready());
+    let shown = get().await.unwrap();
+    assert_eq!(
+        (shown.status, shown.pem.as_str(), shown.not_after),
+        (Status::Inactive, "", 0)
+    );
 }
 
 #[tokio::test]

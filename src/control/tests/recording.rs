@@ -248,6 +248,47 @@ async fn what_a_hanging_store_makes_late_is_taken_back() {
 }
 
 #[tokio::test]
+async fn devices_that_a_hanging_store_deletes_late_are_put_back_as_they_were() {
+    let world = impatient().await;
+    let ca = TestCa::root("ca", 1);
+    let sn = world.register(&ca, "ca").await;
+    for serial in [5, 6] {
+        world.record(&ca.issue("d", serial)).await;
+    }
+    let (control, caller) = (&world.control, host());
+    control
+        .set_device_status(&caller, INSTANCE, &sn, "05", Status::Inactive)
+        .await
+        .unwrap();
+    world.try_set(&sn, Status::Inactive).await.unwrap();
+    let kept = || {
+        let mut devices = world.store.kept.lock().unwrap().devices.clone();
+        devices.sort_by_key(|device| device.serial.clone());
+        (devices, world.store.certificates.lock().unwrap().clone())
+    };
+    let before = kept();
+    assert_eq!((before.0.len(), before.1.len()), (2, 2));
+    for whole_ca in [false, true] {
+        world
+            .store
+            .silent
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        let deleted = match whole_ca {
+            true => control.delete_ca(&caller, INSTANCE, &sn).await,
+            false => control.delete_device(&caller, INSTANCE, &sn, "05").await,
+        };
+        assert!(
+            matches!(deleted, Err(ControlError::Unanswered(_))),
+            "{deleted:?}"
+        );
+        world.store.answer();
+        assert_ne!(kept(), before);
+        world.until(|it| it.control.is_ready()).await;
+        assert_eq!(kept(), before);
+    }
+}
+
+#[tokio::test]
 async fn list_is_not_deleted_while_the_store_is_known_to_hang() {
     let world = impatient().await;
     let (ca, other) = (TestCa::root("ca", 1), TestCa::root("other", 2));

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::Notify;
 
@@ -23,7 +24,7 @@ use crate::control::{
     Caller, Control, ControlError, ControlParts, ControlSettings, Door, Grant, InstanceSettings,
     OnInactivate, Patience, Principal,
 };
-use crate::store::{Change, CrlDer, Parts, Snapshot, Store, StoreError, StoreFuture};
+use crate::store::{Change, CrlDer, DeviceId, Parts, Snapshot, Store, StoreError, StoreFuture};
 use crate::testing::{TestCa, TestDevice, now_secs};
 use crate::tls::live::LivePeer;
 use crate::tls::peer::VerifiedPeer;
@@ -33,6 +34,7 @@ use crate::tls::peer::VerifiedPeer;
 pub(super) struct TestStore {
     pub(super) kept: Mutex<Snapshot>,
     pub(super) lists: Mutex<HashMap<CrlDigest, CrlDer>>,
+    pub(super) certificates: Mutex<HashMap<DeviceId, Bytes>>,
     pub(super) broken: AtomicBool,
     /// Commits get no answer, and are made when [`answer`](TestStore::answer) is called.
     pub(super) silent: AtomicBool,
@@ -55,17 +57,25 @@ impl TestStore {
                 }
                 Change::DeleteCa(id) => {
                     kept.cas.retain(|ca| ca.id != id);
+                    kept.devices.retain(|device| device.ca != id);
                     kept.schedules.retain(|schedule| schedule.ca != id);
                 }
-                Change::PutDevice(device) => {
-                    kept.devices.retain(|other| {
-                        (other.issuer, &other.serial) != (device.issuer, &device.serial)
-                    });
-                    kept.devices.push(device);
+                Change::PutDevice { record, der } => {
+                    self.certificates.lock().unwrap().insert(record.id(), der);
+                    kept.devices.retain(|other| other.id() != record.id());
+                    kept.devices.push(record);
                 }
-                Change::DeleteDevice { issuer, serial, .. } => kept
-                    .devices
-                    .retain(|device| (device.issuer, &device.serial) != (issuer, &serial)),
+                Change::UpdateDevice(record) => {
+                    let count = kept.devices.len();
+                    kept.devices.retain(|other| other.id() != record.id());
+                    if kept.devices.len() < count || record.status == Status::Inactive {
+                        kept.devices.push(record);
+                    }
+                }
+                Change::DeleteDevice(device) => {
+                    self.certificates.lock().unwrap().remove(&device);
+                    kept.devices.retain(|other| other.id() != device);
+                }
                 Change::PutRegisterCode(code) => {
                     kept.register_codes.retain(|other| other.code != code.code);
                     kept.register_codes.push(code);
@@ -149,6 +159,13 @@ impl Store for TestStore {
                 true => std::future::pending().await,
                 false => Ok(self.kept.lock().unwrap().seq),
             }
+        })
+    }
+
+    fn device_certificates(&self, devices: Vec<DeviceId>) -> StoreFuture<'_, Vec<Option<Bytes>>> {
+        Box::pin(async move {
+            let kept = self.certificates.lock().unwrap();
+            Ok(devices.iter().map(|it| kept.get(it).cloned()).collect())
         })
     }
 

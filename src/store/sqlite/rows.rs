@@ -17,6 +17,7 @@ use rusqlite::{Connection, Row, params};
 pub(super) use self::crl::digests;
 #[cfg(test)]
 pub(super) use self::device::at_most as devices_at_most;
+pub(super) use self::device::certificates as device_certificates;
 pub(super) use self::device::read_all as devices;
 
 use super::der;
@@ -53,13 +54,15 @@ pub(super) fn set_head(connection: &Connection, seq: u64) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Everything but the devices, for which [`devices`] is there. The caller holds one read transaction
-/// for both, so that it is one moment.
-pub(super) fn all_but_devices(connection: &Connection) -> Result<Snapshot, StoreError> {
+/// Everything but the devices, for which [`devices`] is there, and the CAs that they may stand under.
+/// The caller holds one read transaction for both, so that it is one moment.
+pub(super) fn all_but_devices(
+    connection: &Connection,
+) -> Result<(Snapshot, HashSet<CaId>), StoreError> {
     let seq = head(connection)?;
     let cas = read_all(connection, "ca", SELECT_CAS, read_ca)?;
     let known: HashSet<CaId> = cas.iter().map(|ca| ca.id).collect();
-    Ok(Snapshot {
+    let snapshot = Snapshot {
         seq,
         devices: Vec::new(),
         register_codes: read_all(connection, "register_code", SELECT_CODES, read_code)?,
@@ -75,12 +78,8 @@ pub(super) fn all_but_devices(connection: &Connection) -> Result<Snapshot, Store
             schedule::read(fields, &known)
         })?,
         cas,
-    })
-}
-
-/// The CAs that a device may stand under.
-pub(super) fn known_cas(snapshot: &Snapshot) -> HashSet<CaId> {
-    snapshot.cas.iter().map(|ca| ca.id).collect()
+    };
+    Ok((snapshot, known))
 }
 
 /// Make one change, inside the caller's transaction.
@@ -93,23 +92,9 @@ pub(super) fn apply(connection: &Connection, change: &Change) -> Result<(), Stor
                 .execute([id.to_string()])?;
             Ok(())
         }
-        Change::PutDevice(device) => device::put(connection, device),
-        Change::DeleteDevice {
-            instance,
-            issuer,
-            serial,
-        } => {
-            connection
-                .prepare_cached(
-                    "DELETE FROM device WHERE instance = $1 AND issuer = $2 AND serial = $3",
-                )?
-                .execute(params![
-                    instance.as_str(),
-                    issuer.to_string(),
-                    serial.to_string()
-                ])?;
-            Ok(())
-        }
+        Change::PutDevice { record, der } => device::put(connection, record, der),
+        Change::UpdateDevice(record) => device::update(connection, record),
+        Change::DeleteDevice(device) => device::delete(connection, device),
         Change::PutRegisterCode(code) => put_code(connection, code),
         Change::DeleteRegisterCode(code) => {
             connection

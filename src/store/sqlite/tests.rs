@@ -17,8 +17,8 @@ use crate::ca::id::{AccessKeyId, CaId, CaKeyId, CertSerial, CrlId, ScheduleId};
 use crate::ca::lifecycle::Status;
 use crate::secret::Secret;
 use crate::store::{
-    AccessKeyRecord, CaRecord, CrlPolicyRecord, CrlRecord, DeviceRecord, KeptSecret,
-    RegisterCodeRecord, ScheduleRecord,
+    AccessKeyRecord, CaRecord, CrlPolicyRecord, CrlRecord, KeptSecret, RegisterCodeRecord,
+    ScheduleRecord,
 };
 
 struct Bench {
@@ -110,8 +110,18 @@ fn device(serial: u8, ca_number: u8, status: Status) -> DeviceRecord {
         ca: ca(ca_number, status).id,
         name: format!("Gerät '{serial}' \0 \u{1F512}"),
         status,
-        der: der(&[1, 2, serial]).into(),
         first_seen_ms: 5,
+    }
+}
+
+fn device_der(serial: u8) -> Bytes {
+    der(&[1, 2, serial]).into()
+}
+
+fn put_device(serial: u8, ca_number: u8, status: Status) -> Change {
+    Change::PutDevice {
+        record: device(serial, ca_number, status),
+        der: device_der(serial),
     }
 }
 
@@ -186,6 +196,7 @@ fn schedule(number: u8, ca_number: u8, status: Status) -> ScheduleRecord {
 struct Model {
     cas: BTreeMap<CaId, CaRecord>,
     devices: BTreeMap<CertSerial, DeviceRecord>,
+    certificates: BTreeMap<CertSerial, Bytes>,
     codes: BTreeMap<String, RegisterCodeRecord>,
     keys: BTreeMap<AccessKeyId, AccessKeyRecord>,
     crls: BTreeMap<CrlId, CrlRecord>,
@@ -207,14 +218,25 @@ impl Model {
                     next.devices.retain(|_, device| device.ca != id);
                     next.schedules.retain(|_, schedule| schedule.ca != id);
                 }
-                Change::PutDevice(device) => {
-                    if !next.cas.contains_key(&device.ca) {
+                Change::PutDevice { record, der } => {
+                    if !next.cas.contains_key(&record.ca) {
                         return None;
                     }
-                    next.devices.insert(device.serial.clone(), device);
+                    next.certificates.insert(record.serial.clone(), der);
+                    next.devices.insert(record.serial.clone(), record);
                 }
-                Change::DeleteDevice { serial, .. } => {
-                    next.devices.remove(&serial);
+                Change::UpdateDevice(record) => {
+                    let is_known = next.devices.contains_key(&record.serial);
+                    if !is_known && record.status == Status::Active {
+                        continue;
+                    }
+                    if !next.cas.contains_key(&record.ca) {
+                        return None;
+                    }
+                    next.devices.insert(record.serial.clone(), record);
+                }
+                Change::DeleteDevice(device) => {
+                    next.devices.remove(&device.serial);
                 }
                 Change::PutRegisterCode(code) => {
                     next.codes.insert(code.code.clone(), code);
@@ -250,11 +272,25 @@ impl Model {
                     next.schedules.remove(&id);
                 }
             }
+            let devices = &next.devices;
+            next.certificates.retain(|it, _| devices.contains_key(it));
         }
         Some(next)
     }
 
-    fn of(snapshot: &Snapshot) -> Self {
+    async fn of(store: &SqliteStore, snapshot: &Snapshot) -> Self {
+        let devices: Vec<_> = snapshot.devices.iter().map(DeviceRecord::id).collect();
+        let ders = store.device_certificates(devices.clone()).await.unwrap();
+        assert_eq!(ders.len(), devices.len());
+        let ders = devices.into_iter().zip(ders);
+        let ders = ders.filter_map(|(device, der)| Some((device.serial, der?)));
+        Self {
+            certificates: ders.collect(),
+            ..Self::of_snapshot(snapshot)
+        }
+    }
+
+    fn of_snapshot(snapshot: &Snapshot) -> Self {
         let model = Self {
             cas: snapshot.cas.iter().map(|r| (r.id, r.clone())).collect(),
             devices: snapshot
@@ -262,6 +298,7 @@ impl Model {
                 .iter()
                 .map(|r| (r.serial.clone(), r.clone()))
                 .collect(),
+            certificates: BTreeMap::new(),
             codes: snapshot
                 .register_codes
                 .iter()
@@ -304,11 +341,10 @@ fn any_change() -> impl Strategy<Value = Change> {
         3 => (0..4_u8, any_status()).prop_map(|(n, s)| Change::PutCa(ca(n, s))),
         1 => (0..4_u8).prop_map(|n| Change::DeleteCa(ca(n, Status::Active).id)),
         3 => (0..6_u8, 0..4_u8, any_status())
-            .prop_map(|(n, c, s)| Change::PutDevice(device(n, c, s))),
-        1 => (0..6_u8).prop_map(|n| {
-            let DeviceRecord { instance, issuer, serial, .. } = device(n, 0, Status::Active);
-            Change::DeleteDevice { instance, issuer, serial }
-        }),
+            .prop_map(|(n, c, s)| put_device(n, c, s)),
+        2 => (0..6_u8, 0..4_u8, any_status())
+            .prop_map(|(n, c, s)| Change::UpdateDevice(device(n, c, s))),
+        1 => (0..6_u8).prop_map(|n| Change::DeleteDevice(device(n, 0, Status::Active).id())),
         1 => (0..3_u8, any::<bool>()).prop_map(|(n, u)| Change::PutRegisterCode(code(n, u))),
         1 => (0..3_u8).prop_map(|n| Change::DeleteRegisterCode(format!("code-{n}"))),
         1 => (0..4_u8, any_status()).prop_map(|(n, s)| Change::PutAccessKey(key(n, s))),
@@ -359,7 +395,7 @@ proptest! {
             let snapshot = block_on(bench.store().snapshot()).unwrap();
             prop_assert_eq!(snapshot.seq, head);
             prop_assert_eq!(block_on(bench.store().head()).unwrap(), head);
-            prop_assert_eq!(&Model::of(&snapshot), &model);
+            prop_assert_eq!(&block_on(Model::of(bench.store(), &snapshot)), &model);
             for record in &snapshot.crls {
                 let der = block_on(bench.store().crl(record.digest)).unwrap();
                 prop_assert_eq!(CrlDigest::of_der(&der.0), record.digest);
@@ -392,7 +428,7 @@ async fn commits_that_wait_together_keep_their_numbers_and_their_own_errors() {
     let put = |n| vec![Change::PutCa(ca(n, Status::Active))];
     let orphan = vec![
         Change::PutCa(ca(8, Status::Active)),
-        Change::PutDevice(device(1, 9, Status::Active)),
+        put_device(1, 9, Status::Active),
     ];
     let release = bench.hold();
     let mut watcher = bench.by_hand();
@@ -417,7 +453,7 @@ async fn commits_that_wait_together_keep_their_numbers_and_their_own_errors() {
     assert_eq!(three.unwrap(), 3);
     assert_eq!(changed.unwrap(), 3, "one transaction, so one step");
     let transaction = watcher.transaction().unwrap();
-    assert_eq!(rows::all_but_devices(&transaction).unwrap().cas.len(), 3);
+    assert_eq!(rows::all_but_devices(&transaction).unwrap().0.cas.len(), 3);
 }
 
 #[tokio::test]
@@ -477,8 +513,8 @@ fn large_snapshot_is_timed() {
             record.serial =
                 CertSerial::from_be_bytes(&CaId::of_der(&number.to_be_bytes()).as_bytes()[..16])
                     .unwrap();
-            record.der = body(number, 700).into();
-            Change::PutDevice(record)
+            let der = body(number, 700).into();
+            Change::PutDevice { record, der }
         });
         head = block_on(store.commit(head, devices.collect())).unwrap();
     }

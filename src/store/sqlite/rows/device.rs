@@ -1,8 +1,8 @@
-//! Device certificates. There may be a million of them, so one thread takes the rows out of the
-//! database, some hundred at a time, while another one reads them.
+//! Devices. There may be a million of them, so one thread takes the rows out of the database, some
+//! hundred at a time, while another one reads them; their certificates stay there, and are read for
+//! whoever asks for one.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use bytes::Bytes;
@@ -11,35 +11,79 @@ use rusqlite::{Connection, params};
 use super::{Fields, NOT_WHOLE, digest_of, lower_hex, serial_of, status_of, status_text};
 use crate::ca::id::{CaId, CaKeyId, IdError, InstanceId};
 use crate::store::sqlite::der;
-use crate::store::{DeviceRecord, StoreError};
+use crate::store::{DeviceId, DeviceRecord, StoreError};
 
-pub(super) fn put(connection: &Connection, device: &DeviceRecord) -> Result<(), StoreError> {
-    if !der::is_whole(&device.der) {
+pub(super) fn put(
+    connection: &Connection,
+    device: &DeviceRecord,
+    der: &[u8],
+) -> Result<(), StoreError> {
+    if !der::is_whole(der) {
         return Err(StoreError::Corrupt {
             table: TABLE,
             row: format!("serial {}", device.serial),
             what: NOT_WHOLE.to_owned(),
         });
     }
-    connection
-        .prepare_cached(
-            "INSERT INTO device (instance, issuer, serial, ca, name, status, first_seen_ms, der)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-             ON CONFLICT (instance, issuer, serial) DO UPDATE SET
-                 ca = excluded.ca, name = excluded.name, status = excluded.status,
-                 first_seen_ms = excluded.first_seen_ms, der = excluded.der",
-        )?
-        .execute(params![
-            device.instance.as_str(),
-            device.issuer.to_string(),
-            device.serial.to_string(),
-            device.ca.to_string(),
-            device.name,
-            status_text(device.status),
-            device.first_seen_ms,
-            device.der.as_ref(),
-        ])?;
+    write(connection, PUT, device, der)
+}
+
+/// All but its certificate.
+pub(super) fn update(connection: &Connection, device: &DeviceRecord) -> Result<(), StoreError> {
+    write(connection, UPDATE, device, UNKNOWN)
+}
+
+fn write(
+    connection: &Connection,
+    statement: &str,
+    device: &DeviceRecord,
+    der: &[u8],
+) -> Result<(), StoreError> {
+    connection.prepare_cached(statement)?.execute(params![
+        device.instance.as_str(),
+        device.issuer.to_string(),
+        device.serial.to_string(),
+        device.ca.to_string(),
+        device.name,
+        status_text(device.status),
+        device.first_seen_ms,
+        der,
+    ])?;
     Ok(())
+}
+
+pub(super) fn delete(connection: &Connection, device: &DeviceId) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM device WHERE instance = $1 AND issuer = $2 AND serial = $3")?
+        .execute(id_values(device))?;
+    Ok(())
+}
+
+/// The certificates of these; see [`Store::device_certificates`](crate::store::Store).
+pub(in crate::store::sqlite) fn certificates(
+    connection: &Connection,
+    devices: &[DeviceId],
+) -> Result<Vec<Option<Bytes>>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT rowid, der FROM device WHERE instance = $1 AND issuer = $2 AND serial = $3",
+    )?;
+    let certificate = |device: &DeviceId| {
+        let mut rows = statement.query(id_values(device))?;
+        let Some(row) = rows.next()? else {
+            return Ok(None);
+        };
+        let der = Fields { row, table: TABLE }.der(1)?;
+        Ok((der != UNKNOWN).then(|| Bytes::copy_from_slice(der)))
+    };
+    devices.iter().map(certificate).collect()
+}
+
+fn id_values(device: &DeviceId) -> (&str, String, String) {
+    (
+        device.instance.as_str(),
+        device.issuer.to_string(),
+        device.serial.to_string(),
+    )
 }
 
 /// Every device; the CAs that they may stand under are known. Of several rows that are no records,
@@ -68,12 +112,11 @@ pub(in crate::store::sqlite) fn read_all(
     })
 }
 
-/// Rows on their way between the threads: their text, one after the other, and apart from it their
-/// certificates, which stay as they are.
+/// Rows on their way between the threads, and their text, one after the other. What has been touched
+/// once costs less, so they go back when they have been read.
 struct Batch {
     rows: Vec<Raw>,
     text: Vec<u8>,
-    ders: Vec<u8>,
 }
 
 /// One row: where its columns end in the batch, each of which begins where the one before it ends.
@@ -81,29 +124,18 @@ struct Raw {
     rowid: i64,
     first_seen_ms: i64,
     ends: [usize; COLUMNS.len()],
-    der_end: usize,
 }
 
-/// The buffers of a batch that has been read; what has been touched once costs less.
-type Used = (Vec<Raw>, Vec<u8>);
-
 impl Batch {
-    fn new(used: &Receiver<Used>) -> Self {
-        let fresh = || {
-            let text = Vec::with_capacity(BATCH_ROWS * 256);
-            (Vec::with_capacity(BATCH_ROWS), text)
-        };
-        let (rows, text) = used.try_recv().unwrap_or_else(|_| fresh());
-        Self {
-            rows,
-            text,
-            ders: Vec::with_capacity(BATCH_OCTETS),
-        }
+    fn new(used: &Receiver<Self>) -> Self {
+        used.try_recv().unwrap_or_else(|_| Self {
+            rows: Vec::with_capacity(BATCH_ROWS),
+            text: Vec::with_capacity(BATCH_ROWS * 256),
+        })
     }
 
-    fn is_full(&self, next_der: usize) -> bool {
-        let room = BATCH_OCTETS.saturating_sub(self.ders.len());
-        !self.rows.is_empty() && (self.rows.len() >= BATCH_ROWS || room < next_der)
+    fn is_full(&self) -> bool {
+        self.rows.len() >= BATCH_ROWS || self.text.len() >= BATCH_OCTETS
     }
 }
 
@@ -111,7 +143,7 @@ impl Batch {
 fn step(
     connection: &Connection,
     full: SyncSender<Batch>,
-    used: &Receiver<Used>,
+    used: &Receiver<Batch>,
 ) -> Result<(), StoreError> {
     let mut batch = Batch::new(used);
     let stepped = fill(connection, &mut batch, &full, used);
@@ -123,14 +155,13 @@ fn fill(
     connection: &Connection,
     batch: &mut Batch,
     full: &SyncSender<Batch>,
-    used: &Receiver<Used>,
+    used: &Receiver<Batch>,
 ) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(SELECT)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let fields = Fields { row, table: TABLE };
-        let der = fields.blob(8)?;
-        if batch.is_full(der.len()) {
+        if batch.is_full() {
             let filled = std::mem::replace(batch, Batch::new(used));
             if full.send(filled).is_err() {
                 return Ok(());
@@ -141,14 +172,12 @@ fn fill(
             batch.text.extend_from_slice(fields.octets(column)?);
             *end = batch.text.len();
         }
-        let first_seen_ms = fields.integer(7)?;
-        let rowid = fields.integer(0)?;
-        batch.ders.extend_from_slice(der);
+        // It stays where it is, but a row without one is none.
+        fields.der(8)?;
         batch.rows.push(Raw {
-            rowid,
-            first_seen_ms,
+            rowid: fields.integer(0)?,
+            first_seen_ms: fields.integer(7)?,
             ends,
-            der_end: batch.ders.len(),
         });
     }
     Ok(())
@@ -156,7 +185,7 @@ fn fill(
 
 fn read_batches(
     filled: &Receiver<Batch>,
-    spent: &Sender<Used>,
+    spent: &Sender<Batch>,
     room: usize,
     known: &HashSet<CaId>,
 ) -> Result<Vec<DeviceRecord>, StoreError> {
@@ -164,24 +193,15 @@ fn read_batches(
     // Without it, all are copied again and again. What is not used of it is hardly ever real memory.
     let _ = records.try_reserve(room);
     let mut before = Before::default();
-    for Batch {
-        mut rows,
-        mut text,
-        ders,
-    } in filled
-    {
-        // One allocation for all, which is given back with the last of them.
-        let ders = Bytes::from(ders);
-        let (mut text_at, mut der_at) = (0, 0);
-        for raw in rows.drain(..) {
+    for mut batch in filled {
+        let mut at = 0;
+        for raw in batch.rows.drain(..) {
             let mut columns = [&[] as &[u8]; COLUMNS.len()];
             for (column, end) in columns.iter_mut().zip(raw.ends) {
-                *column = text.get(text_at..end).unwrap_or_default();
-                text_at = end;
+                *column = batch.text.get(at..end).unwrap_or_default();
+                at = end;
             }
-            let der = der_at..raw.der_end;
-            der_at = raw.der_end;
-            let record = read(&raw, columns, &ders, der, known, &mut before);
+            let record = read(&raw, columns, known, &mut before);
             records.push(
                 record.map_err(|Fault { column, what }| StoreError::Corrupt {
                     table: TABLE,
@@ -190,9 +210,9 @@ fn read_batches(
                 })?,
             );
         }
-        text.clear();
-        // After the last row nobody wants them.
-        let _ = spent.send((rows, text));
+        batch.text.clear();
+        // After the last row nobody wants it.
+        let _ = spent.send(batch);
     }
     Ok(records)
 }
@@ -229,8 +249,6 @@ struct Fault {
 fn read(
     raw: &Raw,
     columns: [&[u8]; COLUMNS.len()],
-    ders: &Bytes,
-    der: Range<usize>,
     known: &HashSet<CaId>,
     before: &mut Before,
 ) -> Result<DeviceRecord, Fault> {
@@ -266,10 +284,6 @@ fn read(
             before.instance.insert(parsed).clone()
         }
     };
-    let der = ders.slice(der);
-    if !der::is_whole(&der) {
-        return Err(fault("der")(NOT_WHOLE.to_owned()));
-    }
     Ok(DeviceRecord {
         instance,
         issuer,
@@ -278,11 +292,27 @@ fn read(
         name: text(of_name, name)?.to_owned(),
         status: status_of(text(of_status, status)?).map_err(fault(of_status))?,
         first_seen_ms: raw.first_seen_ms,
-        der,
     })
 }
 
 const TABLE: &str = "device";
+
+const PUT: &str = "INSERT INTO device
+        (instance, issuer, serial, ca, name, status, first_seen_ms, der)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (instance, issuer, serial) DO UPDATE SET
+        ca = excluded.ca, name = excluded.name, status = excluded.status,
+        first_seen_ms = excluded.first_seen_ms, der = excluded.der";
+
+/// The same, but for the certificate of a row that is there; one that is not is made only if it denies.
+const UPDATE: &str = "INSERT INTO device
+        (instance, issuer, serial, ca, name, status, first_seen_ms, der)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8
+    WHERE $6 = 'inactive' OR EXISTS (
+        SELECT 1 FROM device WHERE instance = $1 AND issuer = $2 AND serial = $3)
+    ON CONFLICT (instance, issuer, serial) DO UPDATE SET
+        ca = excluded.ca, name = excluded.name, status = excluded.status,
+        first_seen_ms = excluded.first_seen_ms";
 
 /// The columns that are text, as they follow the rowid in [`SELECT`].
 const COLUMNS: [&str; 6] = ["instance", "issuer", "serial", "ca", "name", "status"];
@@ -291,9 +321,7 @@ const COLUMNS: [&str; 6] = ["instance", "issuer", "serial", "ca", "name", "statu
 const SELECT: &str = "SELECT rowid, instance, issuer, serial, ca, name, status,
         first_seen_ms, der FROM device ORDER BY rowid";
 
-/// Rows of a batch, and octets of its certificates, if there is more than one. A few of them fit
-/// into the caches of a processor, and a device that is deleted holds on to no more than the
-/// certificates that came with it.
+/// Rows of a batch, and about the octets of their text: few enough to stay in the caches of a processor.
 const BATCH_ROWS: usize = 256;
 const BATCH_OCTETS: usize = 128 << 10;
 
@@ -302,3 +330,6 @@ const ROW_OCTETS: i64 = 256;
 
 /// Batches that wait to be read.
 const MOST_WAITING: usize = 8;
+
+/// Stands for a certificate that is not known: an empty SEQUENCE.
+const UNKNOWN: &[u8] = &[0x30, 0x00];

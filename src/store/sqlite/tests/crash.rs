@@ -19,7 +19,7 @@ fn crash_commit(number: u64) -> Vec<Change> {
         1 => vec![Change::PutRegisterCode(code(small, true))],
         _ => vec![
             Change::PutCa(ca(small, status)),
-            Change::PutDevice(device(small, small, status)),
+            put_device(small, small, status),
         ],
     }
 }
@@ -51,7 +51,7 @@ async fn a_log_cut_anywhere_leaves_a_prefix_of_the_commits() {
         let store = SqliteStore::open(&path).unwrap();
         let snapshot = store.snapshot().await.unwrap();
         assert_eq!(
-            Model::of(&snapshot),
+            Model::of(&store, &snapshot).await,
             crash_model(snapshot.seq),
             "cut at {cut}"
         );
@@ -98,7 +98,7 @@ fn a_killed_broker_loses_no_answered_commit() {
         assert!(snapshot.seq >= last, "{} < {last}", snapshot.seq);
         assert!(snapshot.seq > head);
         head = snapshot.seq;
-        assert_eq!(Model::of(&snapshot), crash_model(head));
+        assert_eq!(block_on(Model::of(&store, &snapshot)), crash_model(head));
     }
 }
 

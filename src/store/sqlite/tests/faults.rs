@@ -113,7 +113,7 @@ async fn a_row_that_is_no_record_fails_the_snapshot_and_is_named() {
     let store = bench.store();
     let changes = vec![
         Change::PutCa(ca(1, Status::Active)),
-        Change::PutDevice(device(1, 1, Status::Active)),
+        put_device(1, 1, Status::Active),
         Change::PutRegisterCode(code(1, false)),
         Change::PutAccessKey(key(2, Status::Active)),
         crl(1, 1),
@@ -153,19 +153,21 @@ async fn a_row_that_is_no_record_fails_the_snapshot_and_is_named() {
 async fn of_many_devices_all_are_read_and_the_first_that_is_none_is_named() {
     let bench = Bench::new();
     let store = bench.store();
-    // One certificate is larger than all that are taken out of the database at a time.
+    // One name is longer than all that is taken out of the database at a time.
     let numbered = |number: u16| DeviceRecord {
         serial: CertSerial::from_be_bytes(&[&[1], &number.to_be_bytes()[..]].concat()).unwrap(),
-        der: match number {
-            300 => large_der(300_000),
-            number => der(&number.to_be_bytes()),
-        }
-        .into(),
+        name: match number {
+            300 => "x".repeat(300_000),
+            number => format!("device {number}"),
+        },
         ..device(1, 1 + u8::from(number.is_multiple_of(2)), Status::Active)
     };
     let devices: Vec<_> = (1..=1500).map(numbered).collect();
     let cas = [1, 2].map(|number| Change::PutCa(ca(number, Status::Active)));
-    let puts = devices.iter().cloned().map(Change::PutDevice);
+    let puts = devices.iter().cloned().map(|record| Change::PutDevice {
+        record,
+        der: device_der(1),
+    });
     let changes = cas.into_iter().chain(puts).collect();
     store.commit(0, changes).await.unwrap();
     assert_eq!(store.snapshot().await.unwrap().devices, devices);
@@ -200,26 +202,18 @@ async fn of_many_devices_all_are_read_and_the_first_that_is_none_is_named() {
     }
 }
 
-fn large_der(length: u32) -> Vec<u8> {
-    let mut der = vec![0x30, 0x84];
-    der.extend_from_slice(&length.to_be_bytes());
-    der.resize(der.len() + length as usize, 7);
-    der
-}
-
 #[tokio::test]
 async fn a_record_that_could_not_be_read_back_is_not_written() {
     let bench = Bench::new();
     let mut foreign = ca(1, Status::Active);
     foreign.id = ca(2, Status::Active).id;
-    let mut torn = device(1, 3, Status::Active);
-    torn.der.truncate(torn.der.len() - 1);
+    let torn = Change::PutDevice {
+        record: device(1, 3, Status::Active),
+        der: device_der(1).slice(1..),
+    };
     let changes = [
         vec![Change::PutCa(foreign)],
-        vec![
-            Change::PutCa(ca(3, Status::Active)),
-            Change::PutDevice(torn),
-        ],
+        vec![Change::PutCa(ca(3, Status::Active)), torn],
     ];
     for changes in changes {
         let result = bench.store().commit(0, changes).await;

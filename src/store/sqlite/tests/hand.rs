@@ -45,8 +45,8 @@ async fn a_ca_deleted_by_hand_takes_its_devices_along() {
     let changes = vec![
         Change::PutCa(ca(1, Status::Active)),
         Change::PutCa(ca(2, Status::Active)),
-        Change::PutDevice(device(1, 1, Status::Active)),
-        Change::PutDevice(device(2, 2, Status::Active)),
+        put_device(1, 1, Status::Active),
+        put_device(2, 2, Status::Active),
     ];
     store.commit(0, changes).await.unwrap();
     let hand = bench.by_hand();
