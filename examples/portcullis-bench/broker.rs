@@ -154,8 +154,10 @@ impl Programs {
         let began = Instant::now();
         let mut process = Process::start(command.current_dir(directory.path()), &log)?;
         let listens = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
-        // The socket of the administrators is made when everything is loaded.
-        let is_ready = || listens() && admin.as_ref().is_none_or(|socket| socket.exists());
+        // The socket of the administrators is made when everything is loaded. Before that nobody is
+        // accepted: to look by connecting would fill the queue, and who waits behind it is told to
+        // try again in a second.
+        let is_ready = || admin.as_ref().is_none_or(|socket| socket.exists()) && listens();
         process.wait_until(is_ready, &log)?;
         if kind == Kind::Rumqttd {
             rumqttd::set_nodelay(process.pid())?;
