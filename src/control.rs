@@ -167,7 +167,7 @@ pub struct ControlParts {
 pub struct Patience {
     /// With the audit log, for each record. Default: 2 seconds.
     pub audit: Duration,
-    /// With the store, for each commit. Default: 5 seconds.
+    /// With the store, for each commit, and for certificates that are read. Default: 5 seconds.
     pub store: Duration,
 }
 
@@ -195,6 +195,8 @@ struct Inner {
     store_limit: Duration,
     /// The last commit had no answer in time.
     store_hangs: AtomicBool,
+    /// Whether certificates were asked for in vain.
+    lookups_hang: AtomicBool,
     recorder: Recorder,
     ledger: RwLock<Ledger>,
     /// The access keys in force, those of the configuration too.

@@ -197,25 +197,32 @@ impl std::fmt::Debug for KeptSecret {
     }
 }
 
-/// One change to the kept records. Those of one commit take effect in their order; removing what
-/// is not there changes nothing.
+/// One change to the kept records. Those of one commit take effect in their order; removing or moving
+/// what is not there changes nothing, nor does anything that would stand under a CA that is not there:
+/// it would have gone with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Insert the CA, or replace the one with the same id.
     PutCa(CaRecord),
     /// Remove the CA, and with it the devices that are listed under it.
     DeleteCa(CaId),
-    /// Insert the device, or replace the one of the same id. The CA it is listed under must be there.
+    /// Insert the device, or replace the one of the same id; one that is inactive stays so.
     PutDevice {
         /// What is kept of it.
         record: DeviceRecord,
         /// The certificate itself.
         der: Bytes,
     },
-    /// Replace what is kept of the device, but for its certificate. The CA it is listed under must be
-    /// there. One that is not there is not made, unless it is to be inactive: a denial is kept, if
-    /// need be without a certificate.
-    UpdateDevice(DeviceRecord),
+    /// Give the device the status of this record. One that is not there cannot be active, and is
+    /// inserted if it is to be inactive: a denial is kept, if need be without a certificate.
+    SwitchDevice(DeviceRecord),
+    /// List the device under another CA.
+    MoveDevice {
+        /// Which.
+        device: DeviceId,
+        /// That CA.
+        to: CaId,
+    },
     /// Remove the device.
     DeleteDevice(DeviceId),
     /// Insert the register code, or replace it.
@@ -243,8 +250,7 @@ pub enum Change {
     /// Insert the policy, or replace the one of the same instance and issuer. `Optional` removes it:
     /// that is what holds without one.
     PutCrlPolicy(CrlPolicyRecord),
-    /// Insert the schedule, or replace the one with the same id. Its CA must be there; it goes
-    /// with it.
+    /// Insert the schedule, or replace the one with the same id. It goes with its CA.
     PutSchedule(ScheduleRecord),
     /// Remove the schedule.
     DeleteSchedule(ScheduleId),
@@ -327,9 +333,19 @@ pub enum StoreError {
     /// It takes too long to wait for. What was asked for may still be done.
     #[error("the disk of the store has not answered for {0:?}")]
     Silent(std::time::Duration),
+    /// The disk is known not to answer, so that nothing was asked.
+    #[error("the disk of the store does not answer, so that nothing was asked of it")]
+    NotAsked,
     /// The writer has stopped.
     #[error("the store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// Whether nothing is known of the disk but that it does not answer.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent(_) | Self::NotAsked)
+    }
 }
 
 /// A snapshot that is still being read.
@@ -380,11 +396,11 @@ pub trait Store: Send + Sync + 'static {
     /// The number of the last commit.
     fn head(&self) -> StoreFuture<'_, u64>;
 
-    /// The certificates (DER) of these devices, in this order; `None` for one that is not there, or is
-    /// kept without. Commits go on meanwhile.
+    /// What is kept as the certificates (DER) of these devices, in this order; `None` for one that is
+    /// not there. It may be no certificate: nobody has looked. Commits go on meanwhile.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if one is no certificate.
+    /// If they cannot be read.
     fn device_certificates(&self, devices: Vec<DeviceId>) -> StoreFuture<'_, Vec<Option<Bytes>>>;
 
     /// The DER of a kept list.

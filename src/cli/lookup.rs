@@ -33,6 +33,13 @@ pub(super) fn device(
     text: &str,
 ) -> Result<Value, ClientError> {
     let serial = text.parse::<CertSerial>().ok().map(|it| it.to_string());
+    if let (Some(ca_sn), Some(serial)) = (ca_sn, &serial) {
+        // It may be a name, or only the listing be allowed.
+        let fields = [("CaSn", ca_sn), ("DeviceSn", serial)];
+        if let Ok(answer) = connection.call(Action::GetDeviceCertificate, &fields) {
+            return Ok(data(answer));
+        }
+    }
     let all = devices(connection, ca_sn)?;
     let by_serial: Vec<_> = all
         .iter()

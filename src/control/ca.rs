@@ -236,12 +236,12 @@ impl Control {
                 let devices = devices.map(|device| device.record());
                 devices.map(|device| (heir(&device), device)).collect()
             };
-            let changes = devices.iter().cloned().map(|(heir, device)| match heir {
-                Some(ca) => Change::UpdateDevice(DeviceRecord { ca, ..device }),
-                None => Change::DeleteDevice(device.id()),
+            let moved = devices.iter().filter_map(|(heir, device)| {
+                let (device, to) = (device.id(), (*heir)?);
+                Some(Change::MoveDevice { device, to })
             });
             // Last, since what is listed under it still goes with it.
-            let changes = changes.chain([Change::DeleteCa(id)]).collect();
+            let changes = moved.chain([Change::DeleteCa(id)]).collect();
             // To delete a certificate that is off may let its siblings, or CAs below it, admit again;
             // one with lists of revoked certificates, a CA below it that is on them.
             let lists = at.registry.revocations(ca.certificate.key_id());

@@ -135,7 +135,7 @@ impl Inner {
                 let kept = self.commit(turn, changes, Toward::Allow).await;
                 let done = kept.map(|()| end(self, publish(self)));
                 let failed = |error: StoreError| match error {
-                    StoreError::Silent(_) => ControlError::Unanswered(error.to_string()),
+                    error if error.is_silence() => ControlError::Unanswered(error.to_string()),
                     error => ControlError::Internal(error.to_string()),
                 };
                 (done.map_err(failed), None)
@@ -214,7 +214,8 @@ impl Inner {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] for changes toward allow, if another hand changed the store since
-    /// they were planned; what it did is known then, and they can be planned anew.
+    /// they were planned; what it did is known then, and they can be planned anew. Those that delete
+    /// devices are not asked for if what goes cannot be read before.
     pub(crate) async fn commit(
         &self,
         turn: &mut Turn,
@@ -298,7 +299,7 @@ impl Inner {
             // Answered behind what was asked before: a disk that is slow is none that hangs.
             let head = tokio::time::timeout(WHILE_IT_HANGS, self.store.head());
             if head.await.is_err() {
-                return Err(StoreError::Silent(WHILE_IT_HANGS));
+                return Err(StoreError::NotAsked);
             }
             self.store_hangs.store(false, Ordering::Release);
         }
@@ -427,4 +428,4 @@ pub(crate) enum Waits {
 }
 
 /// How long an answer is waited for while the store hangs.
-const WHILE_IT_HANGS: Duration = Duration::from_millis(100);
+pub(crate) const WHILE_IT_HANGS: Duration = Duration::from_millis(100);

@@ -1,6 +1,7 @@
 //! The operations on device certificates, and how they are recorded.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -10,7 +11,7 @@ use crate::ca::id::CertSerial;
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::Effects;
 use crate::control::ca::{shown, word};
-use crate::control::change::{Toward, Turn};
+use crate::control::change::{Toward, Turn, WHILE_IT_HANGS};
 use crate::control::ledger::{Ca, device_key};
 use crate::control::{
     Answer, Caller, Changed, Control, ControlError, DeviceView, Inner, Instance, Need, Page,
@@ -52,7 +53,7 @@ impl Control {
     /// Device certificates of the instance; only those of one CA if `ca_sn` is given.
     ///
     /// # Errors
-    /// If the caller may not, there is no such CA, or the certificates cannot be read.
+    /// If the caller may not, or there is no such CA.
     pub async fn list_devices(
         &self,
         caller: &Caller,
@@ -96,14 +97,14 @@ impl Control {
             let devices: Vec<_> = devices.into_iter().filter_map(under).collect();
             (devices, total)
         };
-        let items = self.0.view_devices(devices).await?;
+        let items = self.0.view_devices(devices).await;
         Ok(Page { items, total })
     }
 
     /// One device certificate.
     ///
     /// # Errors
-    /// If there is none, the caller may not, or its certificate cannot be read.
+    /// If there is none, or the caller may not.
     pub async fn get_device(
         &self,
         caller: &Caller,
@@ -117,7 +118,7 @@ impl Control {
         let (ca, devices) = self.0.find_devices(at, ca_sn, device_sn)?;
         let one = devices.into_iter().next();
         let one = one.map(|device| (device, ca.certificate.serial().clone()));
-        let shown_devices = self.0.view_devices(one.into_iter().collect()).await?;
+        let shown_devices = self.0.view_devices(one.into_iter().collect()).await;
         let first = shown_devices.into_iter().next();
         first.ok_or_else(|| ControlError::DeviceNotFound(shown(device_sn)))
     }
@@ -267,7 +268,7 @@ impl Step {
             .filter(|device| Some(device.status) != self.after)
             .cloned()
             .map(|device| match self.after {
-                Some(status) => Change::UpdateDevice(DeviceRecord { status, ..device }),
+                Some(status) => Change::SwitchDevice(DeviceRecord { status, ..device }),
                 None => Change::DeleteDevice(device.id()),
             })
             .collect()
@@ -275,18 +276,19 @@ impl Step {
 }
 
 impl Inner {
-    /// What is shown of these devices, each under the CA of this serial number.
-    async fn view_devices(
-        &self,
-        devices: Vec<(DeviceRecord, CertSerial)>,
-    ) -> Answer<Vec<DeviceView>> {
+    /// What is shown of these devices, each under the CA of this serial number. Whoever wants to shut
+    /// one out finds it also while the store does not answer, then without certificates.
+    async fn view_devices(&self, devices: Vec<(DeviceRecord, CertSerial)>) -> Vec<DeviceView> {
         let ids = devices.iter().map(|(device, _)| device.id()).collect();
-        let ders = self.certificates(ids).await;
-        let ders = ders.map_err(|error| ControlError::Internal(error.to_string()))?;
+        let mut ders = self.certificates(ids).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "devices are shown without their certificates, which cannot be read");
+            Vec::new()
+        });
+        ders.resize(devices.len(), None);
         let devices = devices.into_iter().zip(ders);
-        Ok(devices
+        devices
             .map(|((device, ca_sn), der)| view(device, ca_sn, der.as_deref()))
-            .collect())
+            .collect()
     }
 
     /// The certificates of these devices, which the store alone has.
@@ -300,10 +302,15 @@ impl Inner {
         if devices.is_empty() {
             return Ok(Vec::new());
         }
-        let read = self.store.device_certificates(devices);
-        tokio::time::timeout(self.store_limit, read)
-            .await
-            .unwrap_or(Err(StoreError::Silent(self.store_limit)))
+        // Those who come after one who has waited in vain hardly wait.
+        let hangs = [&self.lookups_hang, &self.store_hangs];
+        let limit = match hangs.iter().any(|it| it.load(Ordering::Acquire)) {
+            true => WHILE_IT_HANGS,
+            false => self.store_limit,
+        };
+        let read = tokio::time::timeout(limit, self.store.device_certificates(devices)).await;
+        self.lookups_hang.store(read.is_err(), Ordering::Release);
+        read.unwrap_or(Err(StoreError::Silent(limit)))
     }
 
     pub(crate) fn find_devices(
@@ -399,10 +406,10 @@ impl Inner {
     }
 }
 
-/// What is shown of a device. Where its certificate is not known, all that it says is empty.
+/// What is shown of a device, with this as its certificate if it is one.
 fn view(device: DeviceRecord, ca_sn: CertSerial, der: Option<&[u8]>) -> DeviceView {
-    let of_certificate = der.and_then(|der| Some((to_pem(der), validity(&parse(der).ok()?).ok()?)));
-    let (pem, (not_before, not_after)) = of_certificate.unwrap_or_default();
+    let certificate = der.and_then(|der| Some((to_pem(der), validity(&parse(der).ok()?).ok()?)));
+    let (pem, (not_before, not_after)) = certificate.unwrap_or_default();
     DeviceView {
         ca_sn,
         name: device.name,

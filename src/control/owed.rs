@@ -139,7 +139,7 @@ impl Inner {
             Err(error) => error,
         };
         // What has no answer may be made: it is not to be tried again in parts.
-        let whole = matches!(error, StoreError::Conflict { .. } | StoreError::Silent(_));
+        let whole = matches!(error, StoreError::Conflict { .. }) || error.is_silence();
         if whole || alone || lists.is_empty() {
             return Err(error);
         }
@@ -153,7 +153,7 @@ impl Inner {
         }
         // The newest first: those before it did not fit when they came.
         for list in lists.into_iter().rev() {
-            if let Some(StoreError::Silent(_)) = kept.why {
+            if kept.why.as_ref().is_some_and(StoreError::is_silence) {
                 kept.left.insert(0, list);
                 continue;
             }

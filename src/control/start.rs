@@ -109,6 +109,7 @@ impl Control {
             store: parts.store,
             store_limit: parts.patience.store,
             store_hangs: AtomicBool::new(false),
+            lookups_hang: AtomicBool::new(false),
             recorder: Recorder::new(audit, parts.patience.audit),
             ledger: RwLock::new(Ledger::default()),
             keys: Arc::new(parts.keys.configured.into_iter().collect()),

@@ -4,14 +4,14 @@
 //! it is known to be on disk. One that allows was answered as not made: so what was there before is
 //! owed to the disk, behind it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::ca::registry::DeviceKey;
+use crate::ca::lifecycle::Status;
 use crate::control::Inner;
-use crate::control::ledger::{Device, Ledger};
-use crate::store::{Change, CrlPolicyRecord, DeviceId, StoreError};
+use crate::control::ledger::Ledger;
+use crate::store::{Change, CrlPolicyRecord, DeviceId, DeviceRecord, StoreError};
 
 /// Whether [`Inner::undo`] knows what was there before. A list is kept with its CRL, which is not in
 /// memory.
@@ -29,27 +29,30 @@ impl Inner {
     /// # Errors
     /// If the store cannot say it, or not in time.
     pub(crate) async fn removed_by(&self, changes: &[Change]) -> Result<Removed, StoreError> {
-        let deleted = changes.iter().filter_map(|change| match change {
-            Change::DeleteDevice(device) => Some(device.clone()),
-            _ => None,
-        });
-        let deleted: Vec<_> = deleted.collect();
-        let ders = self.certificates(deleted.clone()).await;
-        let ders = ders.map_err(|error| StoreError::Unusable {
-            what: format!("nothing was deleted, since what goes cannot be read before: {error}"),
-        })?;
-        let removed = deleted.into_iter().zip(ders);
-        Ok(removed
-            .filter_map(|(device, der)| Some((device, der?)))
-            .collect())
+        let ids = deleted_by(&self.ledger(), changes);
+        let mut removed = Removed::with_capacity(ids.len());
+        // Each has its time: there may be many.
+        for some in ids.chunks(READ_AT_ONCE) {
+            let ders = self.certificates(some.to_vec()).await;
+            let ders = ders.map_err(|error| match error.is_silence() {
+                true => StoreError::NotAsked,
+                false => error,
+            })?;
+            let some = some.iter().cloned().zip(ders);
+            removed.extend(some.filter_map(|(device, der)| Some((device, der?))));
+        }
+        Ok(removed)
     }
 
     /// What makes the rows as they are in memory: as they were before the changes.
     pub(crate) fn undo(&self, changes: &[Change], removed: &Removed) -> Vec<Change> {
         let ledger = self.ledger();
-        let undone = changes
-            .iter()
-            .flat_map(|change| undo(&ledger, change, removed));
+        let before = Before {
+            devices: devices_of(&ledger, changes),
+            ledger: &ledger,
+            removed,
+        };
+        let undone = changes.iter().flat_map(|change| before.undo(change));
         let mut undone: Vec<_> = undone.collect();
         // A device and a plan stand under their CA.
         undone.sort_by_key(|change| match change {
@@ -61,74 +64,141 @@ impl Inner {
     }
 }
 
-fn undo(ledger: &Ledger, change: &Change, removed: &Removed) -> Vec<Change> {
-    match change {
-        Change::PutCa(record) => vec![match ledger.ca(record.id) {
-            Some(ca) => Change::PutCa(ca.record.clone()),
-            None => Change::DeleteCa(record.id),
-        }],
-        Change::DeleteCa(id) => {
-            let ca = ledger.ca(*id).map(|ca| Change::PutCa(ca.record.clone()));
-            let plans = ledger.schedules_of_ca(*id).into_iter();
-            let plans = plans.filter_map(|plan| ledger.schedule(plan));
-            let plans = plans.cloned().map(Change::PutSchedule);
-            // The devices that go with it are named one by one.
-            ca.into_iter().chain(plans).collect()
+/// What there was.
+struct Before<'a> {
+    ledger: &'a Ledger,
+    /// The devices that the changes name.
+    devices: HashMap<DeviceId, DeviceRecord>,
+    removed: &'a Removed,
+}
+
+impl Before<'_> {
+    fn undo(&self, change: &Change) -> Vec<Change> {
+        match change {
+            Change::PutCa(record) => vec![match self.ledger.ca(record.id) {
+                Some(ca) => Change::PutCa(ca.record.clone()),
+                None => Change::DeleteCa(record.id),
+            }],
+            Change::DeleteCa(id) => {
+                let ca = self.ledger.ca(*id);
+                let ca = ca.map(|ca| Change::PutCa(ca.record.clone()));
+                let devices = self.ledger.devices_under_ca(*id);
+                // Others were moved before, and are moved back.
+                let devices = devices.filter(|device| !self.devices.contains_key(&device.id()));
+                let devices = devices.filter_map(|device| self.put_back(device.record()));
+                let plans = self.ledger.schedules_of_ca(*id).into_iter();
+                let plans = plans.filter_map(|plan| self.ledger.schedule(plan));
+                let plans = plans.cloned().map(Change::PutSchedule);
+                ca.into_iter().chain(devices).chain(plans).collect()
+            }
+            // One that is on record and was not, because it connected, may stay.
+            Change::PutDevice { record, .. } => self.off_again(&record.id()),
+            Change::SwitchDevice(record) => self.off_again(&record.id()),
+            Change::MoveDevice { device, .. } => {
+                let before = self.devices.get(device);
+                let back = before.map(|before| Change::MoveDevice {
+                    device: device.clone(),
+                    to: before.ca,
+                });
+                back.into_iter().collect()
+            }
+            Change::DeleteDevice(device) => {
+                let before = self.devices.get(device).cloned();
+                before
+                    .and_then(|it| self.put_back(it))
+                    .into_iter()
+                    .collect()
+            }
+            Change::PutRegisterCode(record) => vec![match self.ledger.code(&record.code) {
+                Some(code) => Change::PutRegisterCode(code.clone()),
+                None => Change::DeleteRegisterCode(record.code.clone()),
+            }],
+            Change::DeleteRegisterCode(code) => {
+                let before = self.ledger.code(code).cloned();
+                before.map(Change::PutRegisterCode).into_iter().collect()
+            }
+            Change::PutAccessKey(record) => vec![match self.ledger.key(&record.id) {
+                Some(key) => Change::PutAccessKey(key.clone()),
+                None => Change::DeleteAccessKey(record.id.clone()),
+            }],
+            Change::DeleteAccessKey(id) => {
+                let before = self.ledger.key(id).cloned();
+                before.map(Change::PutAccessKey).into_iter().collect()
+            }
+            Change::PutCrlPolicy(record) => vec![Change::PutCrlPolicy(CrlPolicyRecord {
+                policy: self.ledger.crl_policy(&record.instance, record.issuer),
+                ..record.clone()
+            })],
+            Change::PutSchedule(record) => vec![match self.ledger.schedule(record.id) {
+                Some(schedule) => Change::PutSchedule(schedule.clone()),
+                None => Change::DeleteSchedule(record.id),
+            }],
+            Change::DeleteSchedule(id) => {
+                let before = self.ledger.schedule(*id).cloned();
+                before.map(Change::PutSchedule).into_iter().collect()
+            }
+            Change::PutCrl { .. } | Change::DeleteCrl { .. } => Vec::new(),
         }
-        Change::PutDevice { record, .. } | Change::UpdateDevice(record) => {
-            let id = record.id();
-            vec![match device(ledger, &id) {
-                Some(device) => Change::UpdateDevice(device.record()),
-                None => Change::DeleteDevice(id),
-            }]
+    }
+
+    /// What was off stays off. What was on is let in whatever the disk says.
+    fn off_again(&self, device: &DeviceId) -> Vec<Change> {
+        let before = self.devices.get(device).cloned();
+        let off = before.filter(|before| before.status == Status::Inactive);
+        off.map(Change::SwitchDevice).into_iter().collect()
+    }
+
+    /// Without a certificate it is put back if that denies.
+    fn put_back(&self, record: DeviceRecord) -> Option<Change> {
+        match (self.removed.get(&record.id()), record.status) {
+            (Some(der), _) => Some(Change::PutDevice {
+                der: der.clone(),
+                record,
+            }),
+            (None, Status::Inactive) => Some(Change::SwitchDevice(record)),
+            (None, Status::Active) => None,
         }
-        Change::DeleteDevice(id) => {
-            let before = device(ledger, id).map(|device| device.record());
-            let before = before.map(|record| match removed.get(id).cloned() {
-                Some(der) => Change::PutDevice { record, der },
-                None => Change::UpdateDevice(record),
-            });
-            before.into_iter().collect()
-        }
-        Change::PutRegisterCode(record) => vec![match ledger.code(&record.code) {
-            Some(code) => Change::PutRegisterCode(code.clone()),
-            None => Change::DeleteRegisterCode(record.code.clone()),
-        }],
-        Change::DeleteRegisterCode(code) => {
-            let before = ledger.code(code).cloned();
-            before.map(Change::PutRegisterCode).into_iter().collect()
-        }
-        Change::PutAccessKey(record) => vec![match ledger.key(&record.id) {
-            Some(key) => Change::PutAccessKey(key.clone()),
-            None => Change::DeleteAccessKey(record.id.clone()),
-        }],
-        Change::DeleteAccessKey(id) => {
-            let before = ledger.key(id).cloned();
-            before.map(Change::PutAccessKey).into_iter().collect()
-        }
-        Change::PutCrlPolicy(record) => vec![Change::PutCrlPolicy(CrlPolicyRecord {
-            policy: ledger.crl_policy(&record.instance, record.issuer),
-            ..record.clone()
-        })],
-        Change::PutSchedule(record) => vec![match ledger.schedule(record.id) {
-            Some(schedule) => Change::PutSchedule(schedule.clone()),
-            None => Change::DeleteSchedule(record.id),
-        }],
-        Change::DeleteSchedule(id) => {
-            let before = ledger.schedule(*id).cloned();
-            before.map(Change::PutSchedule).into_iter().collect()
-        }
-        Change::PutCrl { .. } | Change::DeleteCrl { .. } => Vec::new(),
     }
 }
 
-/// The record of a device, under whichever CA it is.
-fn device<'a>(ledger: &'a Ledger, id: &DeviceId) -> Option<Device<'a>> {
-    let key = DeviceKey {
-        issuer: id.issuer,
-        serial: id.serial.clone(),
-    };
-    ledger
-        .devices_of(&id.instance)
-        .find(|device| device.key() == key)
+/// The devices that changes delete, each alone or with its CA.
+fn deleted_by(ledger: &Ledger, changes: &[Change]) -> Vec<DeviceId> {
+    let mut deleted = Vec::new();
+    for change in changes {
+        match change {
+            Change::DeleteDevice(device) => deleted.push(device.clone()),
+            Change::DeleteCa(ca) => {
+                deleted.extend(ledger.devices_under_ca(*ca).map(|device| device.id()));
+            }
+            _ => {}
+        }
+    }
+    let moved = changes.iter().filter_map(|change| match change {
+        Change::MoveDevice { device, .. } => Some(device),
+        _ => None,
+    });
+    let moved: HashSet<_> = moved.collect();
+    deleted.retain(|device| !moved.contains(device));
+    deleted
 }
+
+/// The devices that changes name, as they are in memory. All are looked through, once.
+fn devices_of(ledger: &Ledger, changes: &[Change]) -> HashMap<DeviceId, DeviceRecord> {
+    let named = changes.iter().filter_map(|change| match change {
+        Change::PutDevice { record, .. } | Change::SwitchDevice(record) => Some(record.id()),
+        Change::MoveDevice { device, .. } | Change::DeleteDevice(device) => Some(device.clone()),
+        _ => None,
+    });
+    let named: HashSet<_> = named.collect();
+    if named.is_empty() {
+        return HashMap::new();
+    }
+    let devices = ledger.devices().map(|device| (device.id(), device));
+    devices
+        .filter(|(id, _)| named.contains(id))
+        .map(|(id, device)| (id, device.record()))
+        .collect()
+}
+
+/// Certificates that are asked for together.
+const READ_AT_ONCE: usize = 1_000;

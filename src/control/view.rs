@@ -149,8 +149,8 @@ pub struct DeviceView {
     pub serial: CertSerial,
     /// Common name, or empty.
     pub name: String,
-    /// The certificate. Empty if it is not known, since another hand has deleted it; its dates are 0
-    /// then.
+    /// The certificate. Empty, with dates of 0, if it is not known (another hand has deleted it) or
+    /// cannot be read now.
     pub pem: String,
     /// First second of validity, Unix seconds.
     pub not_before: i64,

@@ -1,9 +1,9 @@
 //! The store of a single node: one SQLite file, files for large lists, and four threads.
 //!
 //! The writer owns the connection through which everything is written; the reader has one of its
-//! own for snapshots, so that a large one holds up no change, and another one for the certificates
-//! of single devices, so that a large snapshot holds up no listing. The fourth one writes and reads
-//! lists of revoked certificates, which have a file each. The database file can be looked at, and
+//! own for snapshots, so that a large one holds up no change; a third one looks up certificates of
+//! devices, so that a snapshot holds up no listing. The fourth one writes and reads lists of
+//! revoked certificates, which have a file each. The database file can be looked at, and
 //! edited, with the `sqlite3` command while the broker runs.
 
 mod der;
@@ -57,7 +57,7 @@ const MAX_LOOKUPS: usize = 64;
 pub struct SqliteStore {
     // In this order: the reader is done before the writer closes the database for good.
     reader: Worker<Reading>,
-    certificates: Worker<Certificates>,
+    lookups: Worker<Lookup>,
     writer: Worker<Request>,
     lists: Worker<ListRequest>,
     /// Held from the writing of a file until the rows have changed: between them no file goes.
@@ -120,7 +120,7 @@ impl SqliteStore {
             reader: Worker::start("store-reader", move |requests| {
                 read(&reading, &place, &requests);
             })?,
-            certificates: Worker::start("store-certs", move |requests| {
+            lookups: Worker::start("store-lookups", move |requests| {
                 look_up(&looking_up, &looked_up_at, &requests);
             })?,
             writer: Worker::start("store-writer", move |requests| writer.run(&requests))?,
@@ -158,7 +158,7 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let slot = a_slot(&self.lookup_slots).await?;
             let (answer, answered) = oneshot::channel();
-            self.certificates.ask(Certificates {
+            self.lookups.ask(Lookup {
                 devices,
                 answer,
                 _slot: slot,
@@ -315,7 +315,7 @@ fn read(connection: &Connection, place: &Place, requests: &mpsc::Receiver<Readin
 }
 
 /// Whose certificates are asked for.
-struct Certificates {
+struct Lookup {
     devices: Vec<DeviceId>,
     answer: Answer<Vec<Option<Bytes>>>,
     /// Given back when it is answered.
@@ -323,7 +323,7 @@ struct Certificates {
 }
 
 /// The thread that looks certificates up.
-fn look_up(connection: &Connection, place: &Place, requests: &mpsc::Receiver<Certificates>) {
+fn look_up(connection: &Connection, place: &Place, requests: &mpsc::Receiver<Lookup>) {
     for request in requests {
         if !request.answer.is_closed() {
             let found = place.check();

@@ -9,7 +9,7 @@ use crate::ca::id::{CaId, CaKeyId, CertSerial, InstanceId};
 use crate::ca::lifecycle::Status;
 use crate::ca::registry::DeviceKey;
 use crate::parallel;
-use crate::store::DeviceRecord;
+use crate::store::{DeviceId, DeviceRecord};
 
 /// Place of a device in the listings: by CA, then by serial number; the issuer tells apart two
 /// devices of one serial number under different intermediates of the same registered CA.
@@ -66,12 +66,26 @@ impl Device<'_> {
         }
     }
 
-    /// All that is recorded.
-    pub(crate) fn record(&self) -> DeviceRecord {
-        DeviceRecord {
+    /// Which it is.
+    pub(crate) fn id(&self) -> DeviceId {
+        DeviceId {
             instance: self.instance.clone(),
             issuer: self.place.issuer,
             serial: self.place.serial.clone(),
+        }
+    }
+
+    /// All that is recorded.
+    pub(crate) fn record(&self) -> DeviceRecord {
+        let DeviceId {
+            instance,
+            issuer,
+            serial,
+        } = self.id();
+        DeviceRecord {
+            instance,
+            issuer,
+            serial,
             ca: self.place.ca,
             name: self.kept.name.as_ref().to_owned(),
             status: self.kept.status,
@@ -195,6 +209,12 @@ impl Ledger {
         let first = Bound::Included(Place::first_under(ca));
         let last = Bound::Included(Place::last_under(ca));
         self.range(instance, (first, last))
+    }
+
+    /// The same, of all instances.
+    pub(crate) fn devices_under_ca(&self, ca: CaId) -> impl Iterator<Item = Device<'_>> {
+        let instances = self.devices.0.keys();
+        instances.flat_map(move |instance| self.devices_under(instance, ca))
     }
 
     /// Devices recorded under one CA certificate from behind this place on.

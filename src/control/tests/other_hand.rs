@@ -127,6 +127,29 @@ async fn denial_of_a_device_that_another_hand_deletes_meanwhile_is_kept() {
 }
 
 #[tokio::test]
+async fn device_that_another_hand_switched_off_stays_so_when_its_ca_is_deleted() {
+    let (world, ca) = (World::new().await, TestCa::root("ca", 1));
+    let renewed = TestCa::self_signed_with(crate::testing::ca_params("ca", 2), Arc::clone(&ca.key));
+    for (ca, name) in [(&ca, "old"), (&renewed, "new")] {
+        world.register(ca, name).await;
+    }
+    let device = ca.issue("d", 3);
+    let under = world.record(&device).await.ca();
+    let (sn, heir) = match under == ca.certificate().id() {
+        true => ("1", renewed.certificate().id()),
+        false => ("2", ca.certificate().id()),
+    };
+    world.settle().await;
+    world.edit(false, |kept| kept.devices[0].status = Status::Inactive);
+    let deleted = world.control.delete_ca(&host(), INSTANCE, sn).await;
+    assert!(deleted.unwrap().changed);
+    world.settle().await;
+    let kept = world.store.kept.lock().unwrap().devices.clone();
+    assert_eq!((kept[0].ca, kept[0].status), (heir, Status::Inactive));
+    assert_eq!(world.admit(&device), Err(Refusal::DeviceInactive));
+}
+
+#[tokio::test]
 async fn devices_that_meet_an_edit_are_recorded_all_the_same() {
     let (world, ca) = (World::new().await, TestCa::root("ca", 1));
     world.register(&ca, "ca").await;

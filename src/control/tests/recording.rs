@@ -5,6 +5,7 @@ use std::fs;
 
 use super::world::{TestStore, caller, host, parts};
 use super::*;
+use crate::ca::certificate::to_pem;
 use crate::ca::error::Refusal;
 use crate::control::crl::NewCrl;
 use crate::control::lockout::Lockouts;
@@ -249,11 +250,25 @@ async fn what_a_hanging_store_makes_late_is_taken_back() {
 
 #[tokio::test]
 async fn devices_that_a_hanging_store_deletes_late_are_put_back_as_they_were() {
+    late_deletions_are_taken_back(false).await;
+}
+
+#[tokio::test]
+async fn devices_that_a_hanging_store_moves_late_are_moved_back() {
+    late_deletions_are_taken_back(true).await;
+}
+
+async fn late_deletions_are_taken_back(with_heir: bool) {
     let world = impatient().await;
     let ca = TestCa::root("ca", 1);
     let sn = world.register(&ca, "ca").await;
     for serial in [5, 6] {
         world.record(&ca.issue("d", serial)).await;
+    }
+    if with_heir {
+        let params = crate::testing::ca_params("ca", 2);
+        let renewed = TestCa::self_signed_with(params, Arc::clone(&ca.key));
+        world.register(&renewed, "renewed").await;
     }
     let (control, caller) = (&world.control, host());
     control
@@ -286,6 +301,41 @@ async fn devices_that_a_hanging_store_deletes_late_are_put_back_as_they_were() {
         world.until(|it| it.control.is_ready()).await;
         assert_eq!(kept(), before);
     }
+}
+
+#[tokio::test]
+async fn devices_are_found_and_shut_out_while_their_certificates_cannot_be_read() {
+    let world = impatient().await;
+    let ca = TestCa::root("ca", 1);
+    let sn = world.register(&ca, "ca").await;
+    let device = ca.issue("d", 5);
+    world.record(&device).await;
+    let (control, caller) = (&world.control, host());
+    let hangs = &world.store.lookups_hang;
+    hangs.store(true, std::sync::atomic::Ordering::Relaxed);
+    let shown = || control.get_device(&caller, INSTANCE, &sn, "05");
+    let found = shown().await.unwrap();
+    assert_eq!((found.name.as_str(), found.pem.as_str()), ("d", ""));
+    let switch = |status| control.set_device_status(&caller, INSTANCE, &sn, "05", status);
+    switch(Status::Inactive).await.unwrap();
+    assert_eq!(world.admit(&device), Err(Refusal::DeviceInactive));
+    // What cannot be taken back is not begun.
+    let before = world.store.kept.lock().unwrap().clone();
+    let deleted = control.delete_device(&caller, INSTANCE, &sn, "05").await;
+    assert!(
+        matches!(deleted, Err(ControlError::Unanswered(_))),
+        "{deleted:?}"
+    );
+    assert_eq!(*world.store.kept.lock().unwrap(), before);
+    assert_eq!(world.admit(&device), Err(Refusal::DeviceInactive));
+    assert!(control.is_ready());
+    hangs.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(shown().await.unwrap().pem, to_pem(&device.der));
+    control
+        .delete_device(&caller, INSTANCE, &sn, "05")
+        .await
+        .unwrap();
+    assert!(world.admit(&device).is_ok());
 }
 
 #[tokio::test]

@@ -24,7 +24,9 @@ use crate::control::{
     Caller, Control, ControlError, ControlParts, ControlSettings, Door, Grant, InstanceSettings,
     OnInactivate, Patience, Principal,
 };
-use crate::store::{Change, CrlDer, DeviceId, Parts, Snapshot, Store, StoreError, StoreFuture};
+use crate::store::{
+    Change, CrlDer, DeviceId, DeviceRecord, Parts, Snapshot, Store, StoreError, StoreFuture,
+};
 use crate::testing::{TestCa, TestDevice, now_secs};
 use crate::tls::live::LivePeer;
 use crate::tls::peer::VerifiedPeer;
@@ -35,6 +37,8 @@ pub(super) struct TestStore {
     pub(super) kept: Mutex<Snapshot>,
     pub(super) lists: Mutex<HashMap<CrlDigest, CrlDer>>,
     pub(super) certificates: Mutex<HashMap<DeviceId, Bytes>>,
+    /// Certificates are asked for in vain.
+    pub(super) lookups_hang: AtomicBool,
     pub(super) broken: AtomicBool,
     /// Commits get no answer, and are made when [`answer`](TestStore::answer) is called.
     pub(super) silent: AtomicBool,
@@ -58,23 +62,38 @@ impl TestStore {
                 Change::DeleteCa(id) => {
                     kept.cas.retain(|ca| ca.id != id);
                     kept.devices.retain(|device| device.ca != id);
+                    let left: Vec<_> = kept.devices.iter().map(DeviceRecord::id).collect();
+                    let mut certificates = self.certificates.lock().unwrap();
+                    certificates.retain(|device, _| left.contains(device));
                     kept.schedules.retain(|schedule| schedule.ca != id);
                 }
-                Change::PutDevice { record, der } => {
+                Change::PutDevice { mut record, der } => {
+                    if !kept.cas.iter().any(|ca| ca.id == record.ca) {
+                        continue;
+                    }
                     self.certificates.lock().unwrap().insert(record.id(), der);
-                    kept.devices.retain(|other| other.id() != record.id());
+                    let before = take_device(&mut kept, &record.id());
+                    if before.is_some_and(|before| before.status == Status::Inactive) {
+                        record.status = Status::Inactive;
+                    }
                     kept.devices.push(record);
                 }
-                Change::UpdateDevice(record) => {
-                    let count = kept.devices.len();
-                    kept.devices.retain(|other| other.id() != record.id());
-                    if kept.devices.len() < count || record.status == Status::Inactive {
-                        kept.devices.push(record);
+                Change::SwitchDevice(record) => {
+                    let before = take_device(&mut kept, &record.id());
+                    if before.is_some() || kept.cas.iter().any(|ca| ca.id == record.ca) {
+                        let status = record.status;
+                        let before = before.unwrap_or(record);
+                        kept.devices.push(DeviceRecord { status, ..before });
+                    }
+                }
+                Change::MoveDevice { device, to } => {
+                    if let Some(before) = take_device(&mut kept, &device) {
+                        kept.devices.push(DeviceRecord { ca: to, ..before });
                     }
                 }
                 Change::DeleteDevice(device) => {
                     self.certificates.lock().unwrap().remove(&device);
-                    kept.devices.retain(|other| other.id() != device);
+                    take_device(&mut kept, &device);
                 }
                 Change::PutRegisterCode(code) => {
                     kept.register_codes.retain(|other| other.code != code.code);
@@ -164,6 +183,9 @@ impl Store for TestStore {
 
     fn device_certificates(&self, devices: Vec<DeviceId>) -> StoreFuture<'_, Vec<Option<Bytes>>> {
         Box::pin(async move {
+            if self.lookups_hang.load(Ordering::Relaxed) {
+                return std::future::pending().await;
+            }
             let kept = self.certificates.lock().unwrap();
             Ok(devices.iter().map(|it| kept.get(it).cloned()).collect())
         })
@@ -217,6 +239,11 @@ impl Store for TestStore {
             }
         })
     }
+}
+
+fn take_device(kept: &mut Snapshot, device: &DeviceId) -> Option<DeviceRecord> {
+    let at = kept.devices.iter().position(|other| other.id() == *device);
+    at.map(|at| kept.devices.remove(at))
 }
 
 pub(super) struct World {

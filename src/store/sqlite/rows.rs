@@ -93,7 +93,8 @@ pub(super) fn apply(connection: &Connection, change: &Change) -> Result<(), Stor
             Ok(())
         }
         Change::PutDevice { record, der } => device::put(connection, record, der),
-        Change::UpdateDevice(record) => device::update(connection, record),
+        Change::SwitchDevice(record) => device::switch(connection, record),
+        Change::MoveDevice { device, to } => device::move_to(connection, device, *to),
         Change::DeleteDevice(device) => device::delete(connection, device),
         Change::PutRegisterCode(code) => put_code(connection, code),
         Change::DeleteRegisterCode(code) => {

@@ -220,20 +220,33 @@ impl Model {
                 }
                 Change::PutDevice { record, der } => {
                     if !next.cas.contains_key(&record.ca) {
-                        return None;
-                    }
-                    next.certificates.insert(record.serial.clone(), der);
-                    next.devices.insert(record.serial.clone(), record);
-                }
-                Change::UpdateDevice(record) => {
-                    let is_known = next.devices.contains_key(&record.serial);
-                    if !is_known && record.status == Status::Active {
                         continue;
                     }
-                    if !next.cas.contains_key(&record.ca) {
+                    next.certificates.insert(record.serial.clone(), der);
+                    let before = next.devices.insert(record.serial.clone(), record.clone());
+                    if before.is_some_and(|it| it.status == Status::Inactive) {
+                        next.devices.get_mut(&record.serial)?.status = Status::Inactive;
+                    }
+                }
+                Change::SwitchDevice(record) => {
+                    if let Some(device) = next.devices.get_mut(&record.serial) {
+                        device.status = record.status;
+                        continue;
+                    }
+                    if record.status == Status::Active {
                         return None;
                     }
-                    next.devices.insert(record.serial.clone(), record);
+                    if next.cas.contains_key(&record.ca) {
+                        let unknown = Bytes::from_static(&[0x30, 0]);
+                        next.certificates.insert(record.serial.clone(), unknown);
+                        next.devices.insert(record.serial.clone(), record);
+                    }
+                }
+                Change::MoveDevice { device, to } => {
+                    let device = next.devices.get_mut(&device.serial);
+                    if let Some(device) = device.filter(|_| next.cas.contains_key(&to)) {
+                        device.ca = to;
+                    }
                 }
                 Change::DeleteDevice(device) => {
                     next.devices.remove(&device.serial);
@@ -263,10 +276,9 @@ impl Model {
                     };
                 }
                 Change::PutSchedule(record) => {
-                    if !next.cas.contains_key(&record.ca) {
-                        return None;
+                    if next.cas.contains_key(&record.ca) {
+                        next.schedules.insert(record.id, record);
                     }
-                    next.schedules.insert(record.id, record);
                 }
                 Change::DeleteSchedule(id) => {
                     next.schedules.remove(&id);
@@ -343,7 +355,11 @@ fn any_change() -> impl Strategy<Value = Change> {
         3 => (0..6_u8, 0..4_u8, any_status())
             .prop_map(|(n, c, s)| put_device(n, c, s)),
         2 => (0..6_u8, 0..4_u8, any_status())
-            .prop_map(|(n, c, s)| Change::UpdateDevice(device(n, c, s))),
+            .prop_map(|(n, c, s)| Change::SwitchDevice(device(n, c, s))),
+        1 => (0..6_u8, 0..4_u8).prop_map(|(n, c)| Change::MoveDevice {
+            device: device(n, 0, Status::Active).id(),
+            to: ca(c, Status::Active).id,
+        }),
         1 => (0..6_u8).prop_map(|n| Change::DeleteDevice(device(n, 0, Status::Active).id())),
         1 => (0..3_u8, any::<bool>()).prop_map(|(n, u)| Change::PutRegisterCode(code(n, u))),
         1 => (0..3_u8).prop_map(|n| Change::DeleteRegisterCode(format!("code-{n}"))),
@@ -387,7 +403,10 @@ proptest! {
                     prop_assert_eq!(result.unwrap(), head);
                     model = next;
                 }
-                None => prop_assert!(matches!(result, Err(StoreError::Database(_)))),
+                None => {
+                    let is_refused = matches!(result, Err(StoreError::Corrupt { .. }));
+                    prop_assert!(is_refused);
+                }
             }
             if reopen {
                 bench.reopen();
@@ -428,7 +447,7 @@ async fn commits_that_wait_together_keep_their_numbers_and_their_own_errors() {
     let put = |n| vec![Change::PutCa(ca(n, Status::Active))];
     let orphan = vec![
         Change::PutCa(ca(8, Status::Active)),
-        put_device(1, 9, Status::Active),
+        Change::SwitchDevice(device(1, 9, Status::Active)),
     ];
     let release = bench.hold();
     let mut watcher = bench.by_hand();
@@ -447,7 +466,7 @@ async fn commits_that_wait_together_keep_their_numbers_and_their_own_errors() {
     };
     let (one, refused, two, stale, three, changed) = commits.await;
     assert_eq!(one.unwrap(), 1);
-    assert!(matches!(refused, Err(StoreError::Database(_))));
+    assert!(matches!(refused, Err(StoreError::Corrupt { .. })));
     assert_eq!(two.unwrap(), 2);
     assert!(matches!(stale, Err(StoreError::Conflict { head: 2, .. })));
     assert_eq!(three.unwrap(), 3);

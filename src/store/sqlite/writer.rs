@@ -318,6 +318,7 @@ fn is_own_fault(error: &StoreError) -> bool {
         StoreError::Conflict { .. }
         | StoreError::Unusable { .. }
         | StoreError::Silent(_)
+        | StoreError::NotAsked
         | StoreError::Closed => false,
     }
 }
@@ -339,6 +340,7 @@ fn repeated(error: &StoreError) -> StoreError {
             what: format!("the database failed: {other}"),
         },
         &StoreError::Silent(limit) => StoreError::Silent(limit),
+        StoreError::NotAsked => StoreError::NotAsked,
         StoreError::Closed => StoreError::Closed,
     }
 }

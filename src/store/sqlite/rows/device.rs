@@ -10,6 +10,7 @@ use rusqlite::{Connection, params};
 
 use super::{Fields, NOT_WHOLE, digest_of, lower_hex, serial_of, status_of, status_text};
 use crate::ca::id::{CaId, CaKeyId, IdError, InstanceId};
+use crate::ca::lifecycle::Status;
 use crate::store::sqlite::der;
 use crate::store::{DeviceId, DeviceRecord, StoreError};
 
@@ -25,30 +26,32 @@ pub(super) fn put(
             what: NOT_WHOLE.to_owned(),
         });
     }
-    write(connection, PUT, device, der)
+    write(connection, PUT, device, der).map(drop)
 }
 
-/// All but its certificate.
-pub(super) fn update(connection: &Connection, device: &DeviceRecord) -> Result<(), StoreError> {
-    write(connection, UPDATE, device, UNKNOWN)
+/// Its status alone.
+pub(super) fn switch(connection: &Connection, device: &DeviceRecord) -> Result<(), StoreError> {
+    let switched = write(connection, SWITCH, device, UNKNOWN)?;
+    match (switched, device.status) {
+        (0, Status::Active) => Err(StoreError::Corrupt {
+            table: TABLE,
+            row: format!("serial {}", device.serial),
+            what: "is not there, or not found: try REINDEX".to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
-fn write(
+/// The CA that it is listed under alone.
+pub(super) fn move_to(
     connection: &Connection,
-    statement: &str,
-    device: &DeviceRecord,
-    der: &[u8],
+    device: &DeviceId,
+    to: CaId,
 ) -> Result<(), StoreError> {
-    connection.prepare_cached(statement)?.execute(params![
-        device.instance.as_str(),
-        device.issuer.to_string(),
-        device.serial.to_string(),
-        device.ca.to_string(),
-        device.name,
-        status_text(device.status),
-        device.first_seen_ms,
-        der,
-    ])?;
+    let (instance, issuer, serial) = id_values(device);
+    connection
+        .prepare_cached(MOVE)?
+        .execute((instance, issuer, serial, to.to_string()))?;
     Ok(())
 }
 
@@ -59,23 +62,23 @@ pub(super) fn delete(connection: &Connection, device: &DeviceId) -> Result<(), S
     Ok(())
 }
 
-/// The certificates of these; see [`Store::device_certificates`](crate::store::Store).
-pub(in crate::store::sqlite) fn certificates(
+/// Gives how many rows were written.
+fn write(
     connection: &Connection,
-    devices: &[DeviceId],
-) -> Result<Vec<Option<Bytes>>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT rowid, der FROM device WHERE instance = $1 AND issuer = $2 AND serial = $3",
-    )?;
-    let certificate = |device: &DeviceId| {
-        let mut rows = statement.query(id_values(device))?;
-        let Some(row) = rows.next()? else {
-            return Ok(None);
-        };
-        let der = Fields { row, table: TABLE }.der(1)?;
-        Ok((der != UNKNOWN).then(|| Bytes::copy_from_slice(der)))
-    };
-    devices.iter().map(certificate).collect()
+    statement: &str,
+    device: &DeviceRecord,
+    der: &[u8],
+) -> Result<usize, StoreError> {
+    Ok(connection.prepare_cached(statement)?.execute(params![
+        device.instance.as_str(),
+        device.issuer.to_string(),
+        device.serial.to_string(),
+        device.ca.to_string(),
+        device.name,
+        status_text(device.status),
+        device.first_seen_ms,
+        der,
+    ])?)
 }
 
 fn id_values(device: &DeviceId) -> (&str, String, String) {
@@ -84,6 +87,24 @@ fn id_values(device: &DeviceId) -> (&str, String, String) {
         device.issuer.to_string(),
         device.serial.to_string(),
     )
+}
+
+/// The certificates of these, as they are; see
+/// [`Store::device_certificates`](crate::store::Store::device_certificates).
+pub(in crate::store::sqlite) fn certificates(
+    connection: &Connection,
+    devices: &[DeviceId],
+) -> Result<Vec<Option<Bytes>>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT der FROM device WHERE instance = $1 AND issuer = $2 AND serial = $3",
+    )?;
+    let certificate = |device: &DeviceId| {
+        let mut rows = statement.query(id_values(device))?;
+        let row = rows.next()?;
+        let der = row.map(|row| row.get_ref(0)).transpose()?;
+        Ok(der.and_then(|der| der.as_blob().ok().map(Bytes::copy_from_slice)))
+    };
+    devices.iter().map(certificate).collect()
 }
 
 /// Every device; the CAs that they may stand under are known. Of several rows that are no records,
@@ -299,20 +320,24 @@ const TABLE: &str = "device";
 
 const PUT: &str = "INSERT INTO device
         (instance, issuer, serial, ca, name, status, first_seen_ms, der)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8
+    WHERE EXISTS (SELECT 1 FROM ca WHERE id = $4)
     ON CONFLICT (instance, issuer, serial) DO UPDATE SET
-        ca = excluded.ca, name = excluded.name, status = excluded.status,
+        ca = excluded.ca, name = excluded.name,
+        status = CASE device.status WHEN 'inactive' THEN 'inactive' ELSE excluded.status END,
         first_seen_ms = excluded.first_seen_ms, der = excluded.der";
 
-/// The same, but for the certificate of a row that is there; one that is not is made only if it denies.
-const UPDATE: &str = "INSERT INTO device
+/// With all columns, since it may have to insert.
+const SWITCH: &str = "INSERT INTO device
         (instance, issuer, serial, ca, name, status, first_seen_ms, der)
     SELECT $1, $2, $3, $4, $5, $6, $7, $8
-    WHERE $6 = 'inactive' OR EXISTS (
-        SELECT 1 FROM device WHERE instance = $1 AND issuer = $2 AND serial = $3)
-    ON CONFLICT (instance, issuer, serial) DO UPDATE SET
-        ca = excluded.ca, name = excluded.name, status = excluded.status,
-        first_seen_ms = excluded.first_seen_ms";
+    WHERE EXISTS (SELECT 1 FROM device WHERE instance = $1 AND issuer = $2 AND serial = $3)
+        OR ($6 = 'inactive' AND EXISTS (SELECT 1 FROM ca WHERE id = $4))
+    ON CONFLICT (instance, issuer, serial) DO UPDATE SET status = excluded.status";
+
+const MOVE: &str = "UPDATE device SET ca = $4
+    WHERE instance = $1 AND issuer = $2 AND serial = $3
+        AND EXISTS (SELECT 1 FROM ca WHERE id = $4)";
 
 /// The columns that are text, as they follow the rowid in [`SELECT`].
 const COLUMNS: [&str; 6] = ["instance", "issuer", "serial", "ca", "name", "status"];

@@ -12,7 +12,8 @@ pub(super) fn put(connection: &Connection, schedule: &ScheduleRecord) -> Result<
     connection
         .prepare_cached(
             "INSERT INTO schedule (id, ca, status, at_ms, force, principal, created_at_ms, ends)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8
+             WHERE EXISTS (SELECT 1 FROM ca WHERE id = $2)
              ON CONFLICT (id) DO UPDATE SET
                  ca = excluded.ca, status = excluded.status, at_ms = excluded.at_ms,
                  force = excluded.force, principal = excluded.principal,

@@ -209,7 +209,7 @@ async fn a_record_that_could_not_be_read_back_is_not_written() {
     foreign.id = ca(2, Status::Active).id;
     let torn = Change::PutDevice {
         record: device(1, 3, Status::Active),
-        der: device_der(1).slice(1..),
+        der: device_der(1).slice(..3),
     };
     let changes = [
         vec![Change::PutCa(foreign)],
