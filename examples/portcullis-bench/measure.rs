@@ -127,7 +127,7 @@ impl Bench {
     }
 
     /// Whether this case is to be measured.
-    pub fn wants(&self, case: &str) -> bool {
+    fn wants(&self, case: &str) -> bool {
         self.case
             .as_ref()
             .is_none_or(|wanted| case.contains(wanted))
@@ -171,6 +171,12 @@ impl Bench {
 
     pub fn start(&self, kind: Kind, seed: &Seed) -> Result<Broker> {
         self.programs.start(kind, self.certs.path(), Some(seed))
+    }
+
+    /// The turns of a case, if it is to be measured.
+    pub fn turns_of<T: Copy>(&self, case: &str, all: &[T]) -> impl Iterator<Item = T> {
+        let wanted = self.wants(case);
+        self.turns(all).filter(move |_| wanted)
     }
 
     /// In each round each of them has its turn, in an order that turns round.

@@ -24,10 +24,7 @@ pub async fn run(bench: &Bench) -> Result<Section> {
                 size,
             };
             let case = format!("{publishers} to {subscribers}, QoS {qos}, {size} B");
-            if !bench.wants(&case) {
-                continue;
-            }
-            for kind in bench.turns(&kinds) {
+            for kind in bench.turns_of(&case, &kinds) {
                 let broker = bench.start(kind, &seed)?;
                 let load = Load::start(broker.address, &bench.devices, shape, Pace::Full).await?;
                 tokio::time::sleep(WARM_UP).await;

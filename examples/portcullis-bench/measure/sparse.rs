@@ -24,10 +24,7 @@ pub async fn run(bench: &Bench) -> Result<Section> {
             size: 64,
         };
         let case = format!("1,000/s, QoS {qos}, 64 B");
-        if !bench.wants(&case) {
-            continue;
-        }
-        for kind in bench.turns(&kinds) {
+        for kind in bench.turns_of(&case, &kinds) {
             let broker = bench.start(kind, &seed)?;
             let pace = Pace::Every(Duration::from_millis(1));
             let load = Load::start(broker.address, &bench.devices, shape, pace).await?;
