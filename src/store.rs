@@ -256,6 +256,27 @@ pub enum Change {
     DeleteSchedule(ScheduleId),
 }
 
+impl Change {
+    /// The device that it is about.
+    pub(crate) fn device(&self) -> Option<DeviceId> {
+        match self {
+            Self::PutDevice { record, .. } | Self::SwitchDevice(record) => Some(record.id()),
+            Self::MoveDevice { device, .. } | Self::DeleteDevice(device) => Some(device.clone()),
+            Self::PutCa(_)
+            | Self::DeleteCa(_)
+            | Self::PutRegisterCode(_)
+            | Self::DeleteRegisterCode(_)
+            | Self::PutAccessKey(_)
+            | Self::DeleteAccessKey(_)
+            | Self::PutCrl { .. }
+            | Self::DeleteCrl { .. }
+            | Self::PutCrlPolicy(_)
+            | Self::PutSchedule(_)
+            | Self::DeleteSchedule(_) => None,
+        }
+    }
+}
+
 /// All records at one point of the sequence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -333,8 +354,8 @@ pub enum StoreError {
     /// It takes too long to wait for. What was asked for may still be done.
     #[error("the disk of the store has not answered for {0:?}")]
     Silent(std::time::Duration),
-    /// The disk is known not to answer, so that nothing was asked.
-    #[error("the disk of the store does not answer, so that nothing was asked of it")]
+    /// The disk is known not to answer, so that the change was not asked of it.
+    #[error("the disk of the store does not answer, and the change was not asked of it")]
     NotAsked,
     /// The writer has stopped.
     #[error("the store is closed")]
@@ -397,7 +418,7 @@ pub trait Store: Send + Sync + 'static {
     fn head(&self) -> StoreFuture<'_, u64>;
 
     /// What is kept as the certificates (DER) of these devices, in this order; `None` for one that is
-    /// not there. It may be no certificate: nobody has looked. Commits go on meanwhile.
+    /// not there, or damaged. Commits go on meanwhile.
     ///
     /// # Errors
     /// If they cannot be read.
@@ -422,7 +443,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if the head is not `expected`, [`StoreError::Corrupt`] for a
-    /// record that could not be read back; nothing is changed then.
+    /// record that could not be read back, and a device to be switched on that is not there; nothing
+    /// is changed then.
     fn commit(&self, expected: u64, changes: Vec<Change>) -> StoreFuture<'_, u64>;
 
     /// Resolves once something newer than `after` is committed, by this process or by a hand

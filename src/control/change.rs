@@ -272,7 +272,10 @@ impl Inner {
                 // that. `seq` is left alone if this fails, so that the follower tries again.
                 if turn.owed.is_empty() {
                     match tokio::time::timeout(self.store_limit, self.read_store()).await {
-                        Ok(Ok((snapshot, crls))) => self.take_over(turn, snapshot, crls),
+                        Ok(Ok((snapshot, crls))) => {
+                            result = result.and(self.denials_are_in(&snapshot, &own));
+                            self.take_over(turn, snapshot, crls);
+                        }
                         Ok(Err(error)) => tracing::error!(%error, "the store cannot be read"),
                         Err(_) => tracing::error!("the store does not answer"),
                     }

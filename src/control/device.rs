@@ -302,15 +302,18 @@ impl Inner {
         if devices.is_empty() {
             return Ok(Vec::new());
         }
-        // Those who come after one who has waited in vain hardly wait.
-        let hangs = [&self.lookups_hang, &self.store_hangs];
-        let limit = match hangs.iter().any(|it| it.load(Ordering::Acquire)) {
-            true => WHILE_IT_HANGS,
-            false => self.store_limit,
-        };
-        let read = tokio::time::timeout(limit, self.store.device_certificates(devices)).await;
+        // Those who come after one who has waited in vain hardly wait, until one is answered.
+        if self.lookups_hang.load(Ordering::Acquire) {
+            let one = devices.iter().take(1).cloned().collect();
+            let read = self.store.device_certificates(one);
+            if tokio::time::timeout(WHILE_IT_HANGS, read).await.is_err() {
+                return Err(StoreError::Silent(WHILE_IT_HANGS));
+            }
+        }
+        let read = self.store.device_certificates(devices);
+        let read = tokio::time::timeout(self.store_limit, read).await;
         self.lookups_hang.store(read.is_err(), Ordering::Release);
-        read.unwrap_or(Err(StoreError::Silent(limit)))
+        read.unwrap_or(Err(StoreError::Silent(self.store_limit)))
     }
 
     pub(crate) fn find_devices(

@@ -20,7 +20,8 @@ pub(crate) fn can_be_undone(changes: &[Change]) -> bool {
     !changes.iter().any(is_of_a_list)
 }
 
-/// The certificates of devices that changes remove. Without them, what was there cannot be put back.
+/// The certificates of inactive devices that changes remove: with them, what was there is put back.
+/// Active ones are recorded again when they connect.
 pub(crate) type Removed = HashMap<DeviceId, Bytes>;
 
 impl Inner {
@@ -29,19 +30,22 @@ impl Inner {
     /// # Errors
     /// If the store cannot say it, or not in time.
     pub(crate) async fn removed_by(&self, changes: &[Change]) -> Result<Removed, StoreError> {
-        let ids = deleted_by(&self.ledger(), changes);
-        let mut removed = Removed::with_capacity(ids.len());
-        // Each has its time: there may be many.
-        for some in ids.chunks(READ_AT_ONCE) {
-            let ders = self.certificates(some.to_vec()).await;
-            let ders = ders.map_err(|error| match error.is_silence() {
-                true => StoreError::NotAsked,
-                false => error,
-            })?;
-            let some = some.iter().cloned().zip(ders);
-            removed.extend(some.filter_map(|(device, der)| Some((device, der?))));
+        let denied = denials_removed_by(&self.ledger(), changes);
+        let read = async {
+            let mut removed = Removed::with_capacity(denied.len());
+            for some in denied.chunks(READ_AT_ONCE) {
+                let ders = self.certificates(some.to_vec()).await?;
+                let some = some.iter().cloned().zip(ders);
+                removed.extend(some.filter_map(|(device, der)| Some((device, der?))));
+            }
+            Ok(removed)
+        };
+        // Others wait for their turn.
+        let read = tokio::time::timeout(self.store_limit, read).await;
+        match read.unwrap_or(Err(StoreError::NotAsked)) {
+            Err(error) if error.is_silence() => Err(StoreError::NotAsked),
+            read => read,
         }
-        Ok(removed)
     }
 
     /// What makes the rows as they are in memory: as they were before the changes.
@@ -100,7 +104,9 @@ impl Before<'_> {
                     device: device.clone(),
                     to: before.ca,
                 });
-                back.into_iter().collect()
+                let mut undone: Vec<_> = back.into_iter().collect();
+                undone.extend(self.off_again(device));
+                undone
             }
             Change::DeleteDevice(device) => {
                 let before = self.devices.get(device).cloned();
@@ -161,40 +167,32 @@ impl Before<'_> {
     }
 }
 
-/// The devices that changes delete, each alone or with its CA.
-fn deleted_by(ledger: &Ledger, changes: &[Change]) -> Vec<DeviceId> {
-    let mut deleted = Vec::new();
+/// The inactive devices that changes delete, each alone or with its CA.
+fn denials_removed_by(ledger: &Ledger, changes: &[Change]) -> Vec<DeviceId> {
+    let mut removed = Vec::new();
     for change in changes {
         match change {
-            Change::DeleteDevice(device) => deleted.push(device.clone()),
+            Change::DeleteDevice(device) => removed.push(device.clone()),
             Change::DeleteCa(ca) => {
-                deleted.extend(ledger.devices_under_ca(*ca).map(|device| device.id()));
+                let devices = ledger.devices_under_ca(*ca);
+                let off = devices.filter(|device| device.status() == Status::Inactive);
+                removed.extend(off.map(|device| device.id()));
             }
+            // Nothing else deletes any.
             _ => {}
         }
     }
-    let moved = changes.iter().filter_map(|change| match change {
-        Change::MoveDevice { device, .. } => Some(device),
-        _ => None,
-    });
-    let moved: HashSet<_> = moved.collect();
-    deleted.retain(|device| !moved.contains(device));
-    deleted
+    removed
 }
 
-/// The devices that changes name, as they are in memory. All are looked through, once.
+/// The devices that changes name, as they are in memory. Those of their instances are looked through,
+/// once.
 fn devices_of(ledger: &Ledger, changes: &[Change]) -> HashMap<DeviceId, DeviceRecord> {
-    let named = changes.iter().filter_map(|change| match change {
-        Change::PutDevice { record, .. } | Change::SwitchDevice(record) => Some(record.id()),
-        Change::MoveDevice { device, .. } | Change::DeleteDevice(device) => Some(device.clone()),
-        _ => None,
-    });
-    let named: HashSet<_> = named.collect();
-    if named.is_empty() {
-        return HashMap::new();
-    }
-    let devices = ledger.devices().map(|device| (device.id(), device));
+    let named: HashSet<_> = changes.iter().filter_map(Change::device).collect();
+    let instances: HashSet<_> = named.iter().map(|device| &device.instance).collect();
+    let devices = instances.into_iter().flat_map(|it| ledger.devices_of(it));
     devices
+        .map(|device| (device.id(), device))
         .filter(|(id, _)| named.contains(id))
         .map(|(id, device)| (id, device.record()))
         .collect()

@@ -4,9 +4,10 @@ use rcgen::SerialNumber;
 use rmqtt_codec::v5::DisconnectReasonCode;
 use rustls::AlertDescription::{AccessDenied, UnknownCA};
 
-use crate::harness::Broker;
-use crate::harness::pki::{Ca, ca_params, device_params, new_key};
+use crate::harness::api::Api;
+use crate::harness::pki::{Ca, ca_params, device_params, new_key, sn};
 use crate::harness::tls::{BOTH, Version};
+use crate::harness::{Broker, wait_until};
 
 #[test]
 fn device_under_intermediate_is_refused_when_only_the_intermediate_is_inactive() {
@@ -167,6 +168,41 @@ fn renewed_ca_is_off_while_one_of_its_certificates_is() {
         api.activate(sn);
         assert!(broker.admits(&device));
     }
+}
+
+#[test]
+fn device_that_is_off_stays_so_when_the_certificate_that_it_is_listed_under_is_deleted() {
+    let broker = Broker::start();
+    let api = broker.api();
+    let old = Ca::root("a renewed CA");
+    let renewed = Ca::self_signed(ca_params("a renewed CA"), &old.key_pem);
+    let sns = [api.register("old", &old), api.register("renewed", &renewed)];
+    let device = old.device("device");
+    assert!(broker.admits(&device));
+    let serial = sn(&device.chain[0]);
+    let under = |api: &Api| {
+        sns.clone().into_iter().find_map(|ca_sn| {
+            let which = [("CaSn", ca_sn.as_str()), ("DeviceSn", serial.as_str())];
+            let answer = api.call("GetDeviceCertificate", &which);
+            (answer.status == 200).then(|| answer.json()["Data"].take())
+        })
+    };
+    let recorded = wait_until("the device is recorded", || under(&api));
+    let ca_sn = recorded["CaSn"].as_str().unwrap();
+    let which = [("CaSn", ca_sn), ("DeviceSn", serial.as_str())];
+    api.call("InactivateDeviceCertificate", &which).ok();
+    api.call("DeleteCaCertificate", &[("Sn", ca_sn)]).ok();
+    let refused = |broker: &Broker| {
+        let client = broker.client(&device, Version::V13);
+        client.refused_with(AccessDenied);
+    };
+    refused(&broker);
+    let broker = Broker::restart(broker.kill9());
+    refused(&broker);
+    let shown = under(&broker.api()).unwrap();
+    assert_ne!(shown["CaSn"], ca_sn);
+    assert_eq!(shown["DeviceContent"], recorded["DeviceContent"]);
+    assert_eq!(shown["Status"], "0");
 }
 
 #[test]

@@ -127,6 +127,28 @@ async fn denial_of_a_device_that_another_hand_deletes_meanwhile_is_kept() {
 }
 
 #[tokio::test]
+async fn denial_that_another_hand_has_taken_the_place_of_is_not_called_durable() {
+    let (world, ca) = (World::new().await, TestCa::root("ca", 1));
+    let sn = world.register(&ca, "ca").await;
+    world.record(&ca.issue("d", 2)).await;
+    world.settle().await;
+    world.edit(false, |kept| {
+        kept.cas.clear();
+        kept.devices.clear();
+    });
+    let (control, caller) = (&world.control, host());
+    let denied = control.set_device_status(&caller, INSTANCE, &sn, "02", Status::Inactive);
+    match denied.await {
+        Err(ControlError::NotDurable(why)) => assert!(why.contains("another hand"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    // It is no obstacle to what comes after it.
+    world.settle().await;
+    assert!(control.is_ready());
+    world.register(&ca, "again").await;
+}
+
+#[tokio::test]
 async fn device_that_another_hand_switched_off_stays_so_when_its_ca_is_deleted() {
     let (world, ca) = (World::new().await, TestCa::root("ca", 1));
     let renewed = TestCa::self_signed_with(crate::testing::ca_params("ca", 2), Arc::clone(&ca.key));

@@ -78,16 +78,25 @@ impl TestStore {
                     }
                     kept.devices.push(record);
                 }
-                Change::SwitchDevice(record) => {
-                    let before = take_device(&mut kept, &record.id());
-                    if before.is_some() || kept.cas.iter().any(|ca| ca.id == record.ca) {
-                        let status = record.status;
-                        let before = before.unwrap_or(record);
-                        kept.devices.push(DeviceRecord { status, ..before });
+                Change::SwitchDevice(record) => match take_device(&mut kept, &record.id()) {
+                    Some(before) => kept.devices.push(DeviceRecord {
+                        status: record.status,
+                        ..before
+                    }),
+                    None if kept.cas.iter().any(|ca| ca.id == record.ca) => {
+                        let unknown = Bytes::from_static(&[0x30, 0]);
+                        self.certificates
+                            .lock()
+                            .unwrap()
+                            .insert(record.id(), unknown);
+                        kept.devices.push(record);
                     }
-                }
+                    None => {}
+                },
                 Change::MoveDevice { device, to } => {
-                    if let Some(before) = take_device(&mut kept, &device) {
+                    if kept.cas.iter().any(|ca| ca.id == to)
+                        && let Some(before) = take_device(&mut kept, &device)
+                    {
                         kept.devices.push(DeviceRecord { ca: to, ..before });
                     }
                 }
@@ -120,7 +129,12 @@ impl TestStore {
                         kept.crl_policies.push(policy);
                     }
                 }
-                Change::PutSchedule(schedule) => kept.schedules.push(schedule),
+                Change::PutSchedule(schedule) => {
+                    kept.schedules.retain(|other| other.id != schedule.id);
+                    if kept.cas.iter().any(|ca| ca.id == schedule.ca) {
+                        kept.schedules.push(schedule);
+                    }
+                }
                 Change::DeleteSchedule(id) => {
                     kept.schedules.retain(|schedule| schedule.id != id);
                 }
@@ -152,6 +166,17 @@ impl TestStore {
         let sizes: Vec<_> = lists.collect();
         self.lists_tried.fetch_add(sizes.len(), Ordering::Relaxed);
         room == 0 || sizes.iter().all(|size| *size <= room)
+    }
+
+    /// Whether a device is to be switched on that is not there.
+    fn cannot_be_on(&self, changes: &[Change]) -> bool {
+        let kept = self.kept.lock().unwrap();
+        changes.iter().any(|change| match change {
+            Change::SwitchDevice(record) if record.status == Status::Active => {
+                kept.devices.iter().all(|other| other.id() != record.id())
+            }
+            _ => false,
+        })
     }
 
     pub(super) fn status(&self, id: CaId) -> Option<Status> {
@@ -220,6 +245,13 @@ impl Store for TestStore {
             let head = self.kept.lock().unwrap().seq;
             if head != expected {
                 return Err(StoreError::Conflict { expected, head });
+            }
+            if self.cannot_be_on(&changes) {
+                return Err(StoreError::Corrupt {
+                    table: "device",
+                    row: String::new(),
+                    what: "is not there".to_owned(),
+                });
             }
             Ok(self.apply(changes))
         })

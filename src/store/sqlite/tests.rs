@@ -395,7 +395,11 @@ proptest! {
         let mut bench = Bench::new();
         let mut model = Model::default();
         let mut head = 0;
-        for (changes, reopen) in commits {
+        // Most changes have something to change.
+        let cas = (0..3).map(|n| Change::PutCa(ca(n, Status::Active)));
+        let devices = (0..5).map(|n| put_device(n, n % 3, Status::Active));
+        let first = (cas.chain(devices).collect(), false);
+        for (changes, reopen) in std::iter::once(first).chain(commits) {
             let result = block_on(bench.store().commit(head, changes.clone()));
             match model.after(&changes) {
                 Some(next) => {
@@ -420,6 +424,67 @@ proptest! {
                 prop_assert_eq!(CrlDigest::of_der(&der.0), record.digest);
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_is_moved_stays_as_it_was_when_its_ca_goes() {
+    let mut bench = Bench::new();
+    let (on, off) = (Status::Active, Status::Inactive);
+    let puts = vec![
+        Change::PutCa(ca(1, on)),
+        Change::PutCa(ca(2, on)),
+        put_device(1, 1, off),
+        put_device(2, 1, on),
+        put_device(3, 1, on),
+    ];
+    bench.store().commit(0, puts).await.unwrap();
+    let to = |serial, number| Change::MoveDevice {
+        device: device(serial, 1, on).id(),
+        to: ca(number, on).id,
+    };
+    // Neither the CA number 9 is there nor the device number 8.
+    let moves = vec![
+        to(1, 2),
+        to(2, 2),
+        to(3, 9),
+        to(8, 2),
+        Change::DeleteCa(ca(1, on).id),
+    ];
+    bench.store().commit(1, moves).await.unwrap();
+    bench.reopen();
+    let snapshot = bench.store().snapshot().await.unwrap();
+    let under_the_other = |serial, status| DeviceRecord {
+        ca: ca(2, on).id,
+        ..device(serial, 1, status)
+    };
+    assert_eq!(
+        snapshot.devices,
+        [under_the_other(1, off), under_the_other(2, on)]
+    );
+    let ids = [1, 2, 3].map(|serial| device(serial, 1, on).id());
+    let ders = bench.store().device_certificates(ids.to_vec()).await;
+    let expected = [Some(device_der(1)), Some(device_der(2)), None];
+    assert_eq!(ders.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_damaged_certificate_of_a_device_is_none() {
+    let bench = Bench::new();
+    let puts = vec![
+        Change::PutCa(ca(1, Status::Active)),
+        put_device(1, 1, Status::Inactive),
+    ];
+    bench.store().commit(0, puts).await.unwrap();
+    let hand = bench.by_hand();
+    for der in ["x'300201'", "'text'"] {
+        hand.execute_batch("PRAGMA ignore_check_constraints = ON")
+            .unwrap();
+        let edit = format!("UPDATE device SET der = {der}");
+        hand.execute(&edit, []).unwrap();
+        let ids = vec![device(1, 1, Status::Active).id()];
+        let ders = bench.store().device_certificates(ids).await.unwrap();
+        assert_eq!(ders, [None], "{der}");
     }
 }
 

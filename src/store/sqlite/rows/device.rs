@@ -32,14 +32,14 @@ pub(super) fn put(
 /// Its status alone.
 pub(super) fn switch(connection: &Connection, device: &DeviceRecord) -> Result<(), StoreError> {
     let switched = write(connection, SWITCH, device, UNKNOWN)?;
-    match (switched, device.status) {
-        (0, Status::Active) => Err(StoreError::Corrupt {
+    if switched == 0 && device.status == Status::Active {
+        return Err(StoreError::Corrupt {
             table: TABLE,
             row: format!("serial {}", device.serial),
             what: "is not there, or not found: try REINDEX".to_owned(),
-        }),
-        _ => Ok(()),
+        });
     }
+    Ok(())
 }
 
 /// The CA that it is listed under alone.
@@ -51,7 +51,7 @@ pub(super) fn move_to(
     let (instance, issuer, serial) = id_values(device);
     connection
         .prepare_cached(MOVE)?
-        .execute((instance, issuer, serial, to.to_string()))?;
+        .execute((to.to_string(), instance, issuer, serial))?;
     Ok(())
 }
 
@@ -89,8 +89,7 @@ fn id_values(device: &DeviceId) -> (&str, String, String) {
     )
 }
 
-/// The certificates of these, as they are; see
-/// [`Store::device_certificates`](crate::store::Store::device_certificates).
+/// See [`Store::device_certificates`](crate::store::Store::device_certificates).
 pub(in crate::store::sqlite) fn certificates(
     connection: &Connection,
     devices: &[DeviceId],
@@ -102,7 +101,10 @@ pub(in crate::store::sqlite) fn certificates(
         let mut rows = statement.query(id_values(device))?;
         let row = rows.next()?;
         let der = row.map(|row| row.get_ref(0)).transpose()?;
-        Ok(der.and_then(|der| der.as_blob().ok().map(Bytes::copy_from_slice)))
+        let der = der.and_then(|der| der.as_blob().ok());
+        Ok(der
+            .filter(|der| der::is_whole(der))
+            .map(Bytes::copy_from_slice))
     };
     devices.iter().map(certificate).collect()
 }
@@ -335,9 +337,10 @@ const SWITCH: &str = "INSERT INTO device
         OR ($6 = 'inactive' AND EXISTS (SELECT 1 FROM ca WHERE id = $4))
     ON CONFLICT (instance, issuer, serial) DO UPDATE SET status = excluded.status";
 
-const MOVE: &str = "UPDATE device SET ca = $4
-    WHERE instance = $1 AND issuer = $2 AND serial = $3
-        AND EXISTS (SELECT 1 FROM ca WHERE id = $4)";
+// Parameters are numbered in the order in which they appear: rusqlite binds them so.
+const MOVE: &str = "UPDATE device SET ca = $1
+    WHERE EXISTS (SELECT 1 FROM ca WHERE id = $1)
+        AND instance = $2 AND issuer = $3 AND serial = $4";
 
 /// The columns that are text, as they follow the rowid in [`SELECT`].
 const COLUMNS: [&str; 6] = ["instance", "issuer", "serial", "ca", "name", "status"];
