@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -177,11 +177,12 @@ impl App {
         resumed: &mut Vec<(InstanceId, Arc<Broker>)>,
     ) -> Result<Self, StartError> {
         let desk = Desk::open().map_err(StartError::Thread)?;
+        let address = config.admin.listen;
         let binding = desk
             .handle()
-            .spawn(bind("the admin API", config.admin.listen));
+            .spawn(async move { bind("the admin API", address) });
         let admin_listener = binding.await.map_err(|_| StartError::Interrupted)??;
-        let mut listening = listeners::bind_all(&config).await?;
+        let mut listening = listeners::bind_all(&config)?;
         let metrics = telemetry::metrics::install();
         let mut dev_pki = development::prepare(&mut config).await?;
         let (control, head) = open_control(&config, desk.handle()).await?;
@@ -364,14 +365,22 @@ async fn keep_metrics(metrics: PrometheusHandle) {
     }
 }
 
-async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| StartError::Bind {
-            what,
-            address,
-            source,
-        })
+fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listen = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        // Or a restart would have to wait for the connections of before.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(MAX_UNACCEPTED)
+    };
+    listen().map_err(|source| StartError::Bind {
+        what,
+        address,
+        source,
+    })
 }
 
 fn local_address(
@@ -467,6 +476,10 @@ fn now_ms() -> Option<i64> {
 
 /// The registry's database in the data directory.
 const DATABASE: &str = "registry.db";
+
+/// Clients that may wait to be accepted, if the system allows so many (`net.core.somaxconn`): when a
+/// fleet is back all at once, who finds no room tries again after a second.
+const MAX_UNACCEPTED: u32 = 4096;
 
 /// How often the metrics are compacted.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);

@@ -32,10 +32,10 @@ pub(super) struct Reached {
 }
 
 /// Bind every address once.
-pub(super) async fn bind_all(config: &Config) -> Result<Vec<Listening>, StartError> {
+pub(super) fn bind_all(config: &Config) -> Result<Vec<Listening>, StartError> {
     let mut all = Vec::new();
     for place in config.listeners() {
-        let listener = bind(place.wire.as_str(), place.address).await?;
+        let listener = bind(place.wire.as_str(), place.address)?;
         let members = place.instances.iter().map(|instance| instance.id.clone());
         all.push(Listening {
             address: local_address(place.wire.as_str(), &listener, place.address)?,

@@ -111,8 +111,33 @@ pub async fn serve(
 ) {
     let front = Arc::new(Front::new(gates, proxies));
     let tasks = TaskTracker::new();
+    let accepting = accept(listener, &front, &tasks, &shutdown);
+    // Where many wait, all tasks have work, and those of clients must not come between them: who finds
+    // no room tries again after a second.
+    tokio::task::unconstrained(accepting).await;
+    tasks.close();
+    if tokio::time::timeout(front.grace(), tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = tasks.len(),
+            "connections did not end within the grace time"
+        );
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    front: &Arc<Front>,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) {
     let mut backoff = BACKOFF_FIRST;
-    loop {
+    for number in 1_u64.. {
+        if number.is_multiple_of(IN_A_ROW) {
+            tokio::task::yield_now().await;
+        }
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
@@ -139,21 +164,10 @@ pub async fn serve(
             }
         };
         let work = Work {
-            front: Arc::clone(&front),
+            front: Arc::clone(front),
             shutdown: shutdown.clone(),
         };
         tasks.spawn(work.run(stream, remote, places));
-    }
-    drop(listener);
-    tasks.close();
-    if tokio::time::timeout(front.grace(), tasks.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            connections = tasks.len(),
-            "connections did not end within the grace time"
-        );
     }
 }
 
@@ -244,6 +258,9 @@ impl Front {
             .unwrap_or_default()
     }
 }
+
+/// Clients that are accepted before others have their turn.
+const IN_A_ROW: u64 = 1024;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(5);
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
