@@ -28,7 +28,12 @@ impl World {
         let state = || {
             let registry = self.control.registry(&INSTANCE.parse().unwrap()).unwrap();
             let seq = self.store.kept.lock().unwrap().seq;
-            (format!("{registry:?}"), seq, self.audit_lines().len())
+            let shown = format!("{registry:?}");
+            // When it was last looked for lists that have expired is the clock's affair.
+            let (before, after) = shown.split_once("looked: ").unwrap();
+            let after = after.trim_start_matches(|c: char| c == '-' || c.is_ascii_digit());
+            let shown = [before, after].concat();
+            (shown, seq, self.audit_lines().len())
         };
         let before = state();
         let control = &self.control;

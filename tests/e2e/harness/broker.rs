@@ -207,6 +207,18 @@ common_names = ["admin"]
         process.wait_stderr(what, |line| wanted(line).then(|| line.to_owned()))
     }
 
+    /// Do this, which ends a connection, and wait until the broker has seen to the end.
+    pub fn until_left(&mut self, end: impl FnOnce()) {
+        let mut ended = || {
+            let log = self.process().stderr();
+            let ends = log.iter().filter(|it| it.contains("client disconnected"));
+            ends.count()
+        };
+        let before = ended();
+        end();
+        super::wait_until("the client has left", || (ended() > before).then_some(()));
+    }
+
     /// The process.
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().unwrap()
