@@ -214,7 +214,8 @@ pub enum Change {
         der: Bytes,
     },
     /// Give the device the status of this record. One that is not there cannot be active, and is
-    /// inserted if it is to be inactive: a denial is kept, if need be without a certificate.
+    /// inserted if it is to be inactive: a denial is kept, if need be without a certificate, and under
+    /// another CA of the instance. Only where there is none at all it is not.
     SwitchDevice(DeviceRecord),
     /// List the device under another CA.
     MoveDevice {

@@ -236,12 +236,24 @@ impl Control {
                 let devices = devices.map(|device| device.record());
                 devices.map(|device| (heir(&device), device)).collect()
             };
-            let moved = devices.iter().filter_map(|(heir, device)| {
-                let (device, to) = (device.id(), (*heir)?);
-                Some(Change::MoveDevice { device, to })
+            let moved = devices
+                .iter()
+                .filter_map(|(heir, device)| Some(((*heir)?, device)));
+            let moves = moved.clone().map(|(to, device)| Change::MoveDevice {
+                device: device.id(),
+                to,
             });
-            // Last, since what is listed under it still goes with it.
-            let changes = moved.chain([Change::DeleteCa(id)]).collect();
+            // Last, since what is listed under it still goes with it; what is off among that stays so, also
+            // if another hand has just taken the other CA away.
+            let off = moved.filter(|(_, device)| device.status == Status::Inactive);
+            let kept_off = off.map(|(ca, device)| {
+                let device = device.clone();
+                Change::SwitchDevice(DeviceRecord { ca, ..device })
+            });
+            let changes = moves
+                .chain([Change::DeleteCa(id)])
+                .chain(kept_off)
+                .collect();
             // To delete a certificate that is off may let its siblings, or CAs below it, admit again;
             // one with lists of revoked certificates, a CA below it that is on them.
             let lists = at.registry.revocations(ca.certificate.key_id());

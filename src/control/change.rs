@@ -272,10 +272,7 @@ impl Inner {
                 // that. `seq` is left alone if this fails, so that the follower tries again.
                 if turn.owed.is_empty() {
                     match tokio::time::timeout(self.store_limit, self.read_store()).await {
-                        Ok(Ok((snapshot, crls))) => {
-                            result = result.and(self.denials_are_in(&snapshot, &own));
-                            self.take_over(turn, snapshot, crls);
-                        }
+                        Ok(Ok((snapshot, crls))) => self.take_over(turn, snapshot, crls),
                         Ok(Err(error)) => tracing::error!(%error, "the store cannot be read"),
                         Err(_) => tracing::error!("the store does not answer"),
                     }
@@ -298,14 +295,7 @@ impl Inner {
         changes: Vec<Change>,
         waits: Waits,
     ) -> Result<u64, StoreError> {
-        if self.store_hangs.load(Ordering::Acquire) {
-            // Answered behind what was asked before: a disk that is slow is none that hangs.
-            let head = tokio::time::timeout(WHILE_IT_HANGS, self.store.head());
-            if head.await.is_err() {
-                return Err(StoreError::NotAsked);
-            }
-            self.store_hangs.store(false, Ordering::Release);
-        }
+        self.store_answers().await?;
         let commit = self.store.commit(seq, changes);
         if waits == Waits::ForEver {
             return commit.await;
@@ -314,6 +304,22 @@ impl Inner {
         self.store_hangs
             .store(committed.is_err(), Ordering::Release);
         committed.unwrap_or(Err(StoreError::Silent(self.store_limit)))
+    }
+
+    /// Whether a store that is known to hang answers again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotAsked`] if it does not.
+    pub(crate) async fn store_answers(&self) -> Result<(), StoreError> {
+        if self.store_hangs.load(Ordering::Acquire) {
+            // Answered behind what was asked before: a disk that is slow is none that hangs.
+            let head = tokio::time::timeout(WHILE_IT_HANGS, self.store.head());
+            if head.await.is_err() {
+                return Err(StoreError::NotAsked);
+            }
+            self.store_hangs.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// What was to be kept is on disk, but for what is left. Lists that are take full effect.

@@ -5,6 +5,7 @@
 //! owed to the disk, behind it.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -31,21 +32,27 @@ impl Inner {
     /// If the store cannot say it, or not in time.
     pub(crate) async fn removed_by(&self, changes: &[Change]) -> Result<Removed, StoreError> {
         let denied = denials_removed_by(&self.ledger(), changes);
-        let read = async {
-            let mut removed = Removed::with_capacity(denied.len());
-            for some in denied.chunks(READ_AT_ONCE) {
-                let ders = self.certificates(some.to_vec()).await?;
-                let some = some.iter().cloned().zip(ders);
-                removed.extend(some.filter_map(|(device, der)| Some((device, der?))));
-            }
-            Ok(removed)
-        };
-        // Others wait for their turn.
-        let read = tokio::time::timeout(self.store_limit, read).await;
-        match read.unwrap_or(Err(StoreError::NotAsked)) {
-            Err(error) if error.is_silence() => Err(StoreError::NotAsked),
-            read => read,
+        let mut removed = Removed::with_capacity(denied.len());
+        if denied.is_empty() {
+            return Ok(removed);
         }
+        self.store_answers().await?;
+        // Others wait for their turn. What has not been read by then can be put back all the same.
+        let until = Instant::now() + self.store_limit;
+        for some in denied.chunks(READ_AT_ONCE) {
+            match self.certificates(some.to_vec()).await {
+                Ok(ders) => {
+                    let some = some.iter().cloned().zip(ders);
+                    removed.extend(some.filter_map(|(device, der)| Some((device, der?))));
+                }
+                Err(error) if error.is_silence() => return Err(StoreError::NotAsked),
+                Err(error) => return Err(error),
+            }
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        Ok(removed)
     }
 
     /// What makes the rows as they are in memory: as they were before the changes.
@@ -89,7 +96,7 @@ impl Before<'_> {
                 let devices = self.ledger.devices_under_ca(*id);
                 // Others were moved before, and are moved back.
                 let devices = devices.filter(|device| !self.devices.contains_key(&device.id()));
-                let devices = devices.filter_map(|device| self.put_back(device.record()));
+                let devices = devices.flat_map(|device| self.put_back(device.record()));
                 let plans = self.ledger.schedules_of_ca(*id).into_iter();
                 let plans = plans.filter_map(|plan| self.ledger.schedule(plan));
                 let plans = plans.cloned().map(Change::PutSchedule);
@@ -110,10 +117,7 @@ impl Before<'_> {
             }
             Change::DeleteDevice(device) => {
                 let before = self.devices.get(device).cloned();
-                before
-                    .and_then(|it| self.put_back(it))
-                    .into_iter()
-                    .collect()
+                before.map_or_else(Vec::new, |before| self.put_back(before))
             }
             Change::PutRegisterCode(record) => vec![match self.ledger.code(&record.code) {
                 Some(code) => Change::PutRegisterCode(code.clone()),
@@ -154,21 +158,23 @@ impl Before<'_> {
         off.map(Change::SwitchDevice).into_iter().collect()
     }
 
-    /// Without a certificate it is put back if that denies.
-    fn put_back(&self, record: DeviceRecord) -> Option<Change> {
-        match (self.removed.get(&record.id()), record.status) {
-            (Some(der), _) => Some(Change::PutDevice {
-                der: der.clone(),
-                record,
-            }),
-            (None, Status::Inactive) => Some(Change::SwitchDevice(record)),
-            (None, Status::Active) => None,
+    /// What denies is put back, if need be without a certificate.
+    fn put_back(&self, record: DeviceRecord) -> Vec<Change> {
+        let mut undone = Vec::new();
+        if let Some(der) = self.removed.get(&record.id()).cloned() {
+            let record = record.clone();
+            undone.push(Change::PutDevice { record, der });
         }
+        if record.status == Status::Inactive {
+            undone.push(Change::SwitchDevice(record));
+        }
+        undone
     }
 }
 
-/// The inactive devices that changes delete, each alone or with its CA.
+/// The devices that changes delete, each alone, or, if they are inactive, with their CA.
 fn denials_removed_by(ledger: &Ledger, changes: &[Change]) -> Vec<DeviceId> {
+    let moved: HashSet<_> = changes.iter().filter_map(Change::device).collect();
     let mut removed = Vec::new();
     for change in changes {
         match change {
@@ -176,7 +182,8 @@ fn denials_removed_by(ledger: &Ledger, changes: &[Change]) -> Vec<DeviceId> {
             Change::DeleteCa(ca) => {
                 let devices = ledger.devices_under_ca(*ca);
                 let off = devices.filter(|device| device.status() == Status::Inactive);
-                removed.extend(off.map(|device| device.id()));
+                let off = off.map(|device| device.id());
+                removed.extend(off.filter(|device| !moved.contains(device)));
             }
             // Nothing else deletes any.
             _ => {}

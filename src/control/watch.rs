@@ -7,16 +7,14 @@ use std::time::{Duration, Instant};
 
 use crate::ca::id::{CaId, InstanceId};
 use crate::ca::lifecycle::Status;
-use crate::ca::registry::{DeviceKey, Effects, Purpose};
+use crate::ca::registry::{Effects, Purpose};
 use crate::control::Inner;
 use crate::control::change::Turn;
 use crate::control::jumps::Clocks;
 use crate::control::keys::KeyFault;
 use crate::control::ledger::{KeptCrl, Ledger, device_key};
 use crate::control::start::read;
-use crate::store::{
-    AccessKeyRecord, CaRecord, Change, DeviceId, DeviceRecord, Snapshot, StoreError,
-};
+use crate::store::{AccessKeyRecord, CaRecord, Change, DeviceRecord, Snapshot};
 
 /// The clock was set while the broker ran.
 fn tell_of_jump(jump_ms: i64) {
@@ -175,45 +173,6 @@ impl Inner {
         }
         ledger.set_codes(snapshot.register_codes);
         self.take_over_keys(ledger, snapshot.access_keys);
-    }
-
-    /// Whether the devices that these changes deny are denied in the store, too. They are not if another
-    /// hand has taken away the CAs that they were listed under.
-    ///
-    /// # Errors
-    /// If one is not.
-    pub(crate) fn denials_are_in(
-        &self,
-        snapshot: &Snapshot,
-        changes: &[Change],
-    ) -> Result<(), StoreError> {
-        let is_denied = |device: &DeviceId| {
-            let key = DeviceKey {
-                issuer: device.issuer,
-                serial: device.serial.clone(),
-            };
-            let at = self.instances.get(&device.instance);
-            at.and_then(|at| at.registry.device_status(&key)) == Some(Status::Inactive)
-        };
-        let named = changes.iter().filter_map(Change::device);
-        let mut denied: HashSet<_> = named.filter(is_denied).collect();
-        if !denied.is_empty() {
-            let off = |device: &&DeviceRecord| device.status == Status::Inactive;
-            for device in snapshot.devices.iter().filter(off) {
-                denied.remove(&device.id());
-            }
-        }
-        match denied.into_iter().next() {
-            None => Ok(()),
-            Some(device) => Err(StoreError::Corrupt {
-                table: "device",
-                row: format!("issuer {}, serial {}", device.issuer, device.serial),
-                what:
-                    "is gone, since another hand has deleted the CA that it was listed under: look \
-                       whether another CA lets it in"
-                        .to_owned(),
-            }),
-        }
     }
 
     /// A key that cannot be used is out of force, whatever it was before.

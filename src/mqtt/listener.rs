@@ -134,8 +134,10 @@ async fn accept(
     shutdown: &CancellationToken,
 ) {
     let mut backoff = BACKOFF_FIRST;
-    for number in 1_u64.. {
-        if number.is_multiple_of(IN_A_ROW) {
+    let mut in_a_row = 0;
+    loop {
+        if in_a_row >= IN_A_ROW {
+            in_a_row = 0;
             tokio::task::yield_now().await;
         }
         let accepted = tokio::select! {
@@ -159,10 +161,13 @@ async fn accept(
         let places = match front.places(remote) {
             Ok(places) => places,
             Err(why) => {
+                // Whoever keeps coming without a place does not keep the others from their turn.
+                in_a_row += IN_A_ROW / 64;
                 front.teller.tell(why, remote, "");
                 continue;
             }
         };
+        in_a_row += 1;
         let work = Work {
             front: Arc::clone(front),
             shutdown: shutdown.clone(),

@@ -127,25 +127,28 @@ async fn denial_of_a_device_that_another_hand_deletes_meanwhile_is_kept() {
 }
 
 #[tokio::test]
-async fn denial_that_another_hand_has_taken_the_place_of_is_not_called_durable() {
+async fn denial_is_kept_although_another_hand_deletes_the_ca_that_the_device_is_listed_under() {
     let (world, ca) = (World::new().await, TestCa::root("ca", 1));
     let sn = world.register(&ca, "ca").await;
-    world.record(&ca.issue("d", 2)).await;
+    let device = ca.issue("d", 3);
+    let live = world.enter(world.record(&device).await);
+    let renewed = TestCa::self_signed_with(crate::testing::ca_params("ca", 2), Arc::clone(&ca.key));
+    world.register(&renewed, "renewed").await;
     world.settle().await;
     world.edit(false, |kept| {
-        kept.cas.clear();
+        kept.cas.retain(|it| it.id != ca.certificate().id());
         kept.devices.clear();
     });
     let (control, caller) = (&world.control, host());
-    let denied = control.set_device_status(&caller, INSTANCE, &sn, "02", Status::Inactive);
-    match denied.await {
-        Err(ControlError::NotDurable(why)) => assert!(why.contains("another hand"), "{why}"),
-        other => panic!("{other:?}"),
-    }
-    // It is no obstacle to what comes after it.
+    let denied = control.set_device_status(&caller, INSTANCE, &sn, "03", Status::Inactive);
+    denied.await.unwrap();
+    assert!(live.cut().is_some());
     world.settle().await;
+    assert_eq!(world.admit(&device), Err(Refusal::DeviceInactive));
     assert!(control.is_ready());
-    world.register(&ca, "again").await;
+    let kept = world.store.kept.lock().unwrap().devices.clone();
+    let place = renewed.certificate().id();
+    assert_eq!((kept[0].ca, kept[0].status), (place, Status::Inactive));
 }
 
 #[tokio::test]

@@ -83,15 +83,16 @@ impl TestStore {
                         status: record.status,
                         ..before
                     }),
-                    None if kept.cas.iter().any(|ca| ca.id == record.ca) => {
-                        let unknown = Bytes::from_static(&[0x30, 0]);
-                        self.certificates
-                            .lock()
-                            .unwrap()
-                            .insert(record.id(), unknown);
-                        kept.devices.push(record);
+                    None => {
+                        let place = kept.cas.iter().map(|ca| ca.id);
+                        let place = place.min_by_key(|id| (*id != record.ca, *id));
+                        if let Some(ca) = place {
+                            let unknown = Bytes::from_static(&[0x30, 0]);
+                            let mut certificates = self.certificates.lock().unwrap();
+                            certificates.insert(record.id(), unknown);
+                            kept.devices.push(DeviceRecord { ca, ..record });
+                        }
                     }
-                    None => {}
                 },
                 Change::MoveDevice { device, to } => {
                     if kept.cas.iter().any(|ca| ca.id == to)

@@ -236,9 +236,11 @@ impl Model {
                     if record.status == Status::Active {
                         return None;
                     }
-                    if next.cas.contains_key(&record.ca) {
+                    let place = next.cas.contains_key(&record.ca).then_some(record.ca);
+                    if let Some(ca) = place.or_else(|| next.cas.keys().next().copied()) {
                         let unknown = Bytes::from_static(&[0x30, 0]);
                         next.certificates.insert(record.serial.clone(), unknown);
+                        let record = DeviceRecord { ca, ..record };
                         next.devices.insert(record.serial.clone(), record);
                     }
                 }

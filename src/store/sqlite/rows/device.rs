@@ -320,27 +320,33 @@ fn read(
 
 const TABLE: &str = "device";
 
+// With numbers, since rusqlite binds by position, and SQLite numbers names as they appear.
 const PUT: &str = "INSERT INTO device
         (instance, issuer, serial, ca, name, status, first_seen_ms, der)
-    SELECT $1, $2, $3, $4, $5, $6, $7, $8
-    WHERE EXISTS (SELECT 1 FROM ca WHERE id = $4)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+    WHERE EXISTS (SELECT 1 FROM ca WHERE id = ?4)
     ON CONFLICT (instance, issuer, serial) DO UPDATE SET
         ca = excluded.ca, name = excluded.name,
         status = CASE device.status WHEN 'inactive' THEN 'inactive' ELSE excluded.status END,
         first_seen_ms = excluded.first_seen_ms, der = excluded.der";
 
-/// With all columns, since it may have to insert.
+/// With all columns, since it may have to insert: a denial also where the CA is gone. It holds for the
+/// device whatever CA it is listed under.
 const SWITCH: &str = "INSERT INTO device
         (instance, issuer, serial, ca, name, status, first_seen_ms, der)
-    SELECT $1, $2, $3, $4, $5, $6, $7, $8
-    WHERE EXISTS (SELECT 1 FROM device WHERE instance = $1 AND issuer = $2 AND serial = $3)
-        OR ($6 = 'inactive' AND EXISTS (SELECT 1 FROM ca WHERE id = $4))
+    SELECT ?1, ?2, ?3, place.ca, ?5, ?6, ?7, ?8
+    FROM (SELECT coalesce(
+            (SELECT id FROM ca WHERE id = ?4),
+            (SELECT id FROM ca WHERE instance = ?1 ORDER BY id LIMIT 1),
+            (SELECT ca FROM device WHERE instance = ?1 AND issuer = ?2 AND serial = ?3)
+        ) AS ca) AS place
+    WHERE EXISTS (SELECT 1 FROM device WHERE instance = ?1 AND issuer = ?2 AND serial = ?3)
+        OR (?6 = 'inactive' AND place.ca IS NOT NULL)
     ON CONFLICT (instance, issuer, serial) DO UPDATE SET status = excluded.status";
 
-// Parameters are numbered in the order in which they appear: rusqlite binds them so.
-const MOVE: &str = "UPDATE device SET ca = $1
-    WHERE EXISTS (SELECT 1 FROM ca WHERE id = $1)
-        AND instance = $2 AND issuer = $3 AND serial = $4";
+const MOVE: &str = "UPDATE device SET ca = ?1
+    WHERE EXISTS (SELECT 1 FROM ca WHERE id = ?1)
+        AND instance = ?2 AND issuer = ?3 AND serial = ?4";
 
 /// The columns that are text, as they follow the rowid in [`SELECT`].
 const COLUMNS: [&str; 6] = ["instance", "issuer", "serial", "ca", "name", "status"];
