@@ -198,8 +198,8 @@ impl std::fmt::Debug for KeptSecret {
 }
 
 /// One change to the kept records. Those of one commit take effect in their order; removing or moving
-/// what is not there changes nothing, nor does anything that would stand under a CA that is not there:
-/// it would have gone with it.
+/// what is not there changes nothing, nor does anything that would stand under a CA that is not there
+/// (it would have gone with it), but for a denial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Insert the CA, or replace the one with the same id.

@@ -230,30 +230,34 @@ impl Control {
                 let for_inactive = sibling.or_else(above);
                 let heir = |device: &DeviceRecord| match device.status {
                     Status::Active => sibling,
-                    Status::Inactive => for_inactive,
+                    // It may have been put under this one because another hand deleted its own.
+                    Status::Inactive => for_inactive.or_else(|| {
+                        let own = ledger.ca_of(&at.id, device.issuer);
+                        own.filter(|own| *own != id)
+                    }),
                 };
                 let devices = ledger.devices_under(&at.id, id);
                 let devices = devices.map(|device| device.record());
                 devices.map(|device| (heir(&device), device)).collect()
             };
-            let moved = devices
+            let moves = devices.iter().filter_map(|(heir, device)| {
+                let (device, to) = (device.id(), (*heir)?);
+                Some(Change::MoveDevice { device, to })
+            });
+            // After the moves, since what is listed under it still goes with it. What is off stays so if it is
+            // moved, also if another hand has just taken the other CA away; and if it is not, it goes, also
+            // if that it is off is owed to the disk.
+            let off = devices
                 .iter()
-                .filter_map(|(heir, device)| Some(((*heir)?, device)));
-            let moves = moved.clone().map(|(to, device)| Change::MoveDevice {
-                device: device.id(),
-                to,
+                .filter(|(_, device)| device.status == Status::Inactive);
+            let off = off.map(|(heir, device)| match *heir {
+                Some(ca) => Change::SwitchDevice(DeviceRecord {
+                    ca,
+                    ..device.clone()
+                }),
+                None => Change::DeleteDevice(device.id()),
             });
-            // Last, since what is listed under it still goes with it; what is off among that stays so, also
-            // if another hand has just taken the other CA away.
-            let off = moved.filter(|(_, device)| device.status == Status::Inactive);
-            let kept_off = off.map(|(ca, device)| {
-                let device = device.clone();
-                Change::SwitchDevice(DeviceRecord { ca, ..device })
-            });
-            let changes = moves
-                .chain([Change::DeleteCa(id)])
-                .chain(kept_off)
-                .collect();
+            let changes = moves.chain([Change::DeleteCa(id)]).chain(off).collect();
             // To delete a certificate that is off may let its siblings, or CAs below it, admit again;
             // one with lists of revoked certificates, a CA below it that is on them.
             let lists = at.registry.revocations(ca.certificate.key_id());

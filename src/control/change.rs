@@ -215,7 +215,7 @@ impl Inner {
     /// # Errors
     /// [`StoreError::Conflict`] for changes toward allow, if another hand changed the store since
     /// they were planned; what it did is known then, and they can be planned anew. Those that delete
-    /// devices are not asked for if what goes cannot be read before.
+    /// inactive devices are not asked for if the store does not answer who asks what goes.
     pub(crate) async fn commit(
         &self,
         turn: &mut Turn,

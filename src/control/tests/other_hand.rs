@@ -134,6 +134,10 @@ async fn denial_is_kept_although_another_hand_deletes_the_ca_that_the_device_is_
     let live = world.enter(world.record(&device).await);
     let renewed = TestCa::self_signed_with(crate::testing::ca_params("ca", 2), Arc::clone(&ca.key));
     world.register(&renewed, "renewed").await;
+    // One that has nothing to do with it, and is before the other in the store.
+    let mut others = (3..).map(|serial| TestCa::root("other", serial));
+    let other = others.find(|it| it.certificate().id() < renewed.certificate().id());
+    let other = world.register(&other.unwrap(), "other").await;
     world.settle().await;
     world.edit(false, |kept| {
         kept.cas.retain(|it| it.id != ca.certificate().id());
@@ -146,9 +150,16 @@ async fn denial_is_kept_although_another_hand_deletes_the_ca_that_the_device_is_
     world.settle().await;
     assert_eq!(world.admit(&device), Err(Refusal::DeviceInactive));
     assert!(control.is_ready());
-    let kept = world.store.kept.lock().unwrap().devices.clone();
+    let kept = || {
+        let kept = world.store.kept.lock().unwrap();
+        (kept.devices[0].ca, kept.devices[0].status)
+    };
     let place = renewed.certificate().id();
-    assert_eq!((kept[0].ca, kept[0].status), (place, Status::Inactive));
+    assert_ne!(kept(), (place, Status::Inactive));
+    // It does not go with that one.
+    control.delete_ca(&caller, INSTANCE, &other).await.unwrap();
+    assert_eq!(kept(), (place, Status::Inactive));
+    assert_eq!(world.admit(&device), Err(Refusal::DeviceInactive));
 }
 
 #[tokio::test]

@@ -330,13 +330,13 @@ const PUT: &str = "INSERT INTO device
         status = CASE device.status WHEN 'inactive' THEN 'inactive' ELSE excluded.status END,
         first_seen_ms = excluded.first_seen_ms, der = excluded.der";
 
-/// With all columns, since it may have to insert: a denial also where the CA is gone. It holds for the
-/// device whatever CA it is listed under.
+/// With all columns, since it may have to insert: a denial also where the CA is gone, if there is another
+/// one. It holds for the device whatever CA it is listed under.
 const SWITCH: &str = "INSERT INTO device
         (instance, issuer, serial, ca, name, status, first_seen_ms, der)
     SELECT ?1, ?2, ?3, place.ca, ?5, ?6, ?7, ?8
     FROM (SELECT coalesce(
-            (SELECT id FROM ca WHERE id = ?4),
+            (SELECT id FROM ca WHERE id = ?4 AND instance = ?1),
             (SELECT id FROM ca WHERE instance = ?1 ORDER BY id LIMIT 1),
             (SELECT ca FROM device WHERE instance = ?1 AND issuer = ?2 AND serial = ?3)
         ) AS ca) AS place
