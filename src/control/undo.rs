@@ -174,7 +174,7 @@ impl Before<'_> {
 
 /// The devices that changes delete, each alone, or, if they are inactive, with their CA.
 fn denials_removed_by(ledger: &Ledger, changes: &[Change]) -> Vec<DeviceId> {
-    let moved: HashSet<_> = changes.iter().filter_map(Change::device).collect();
+    let named: HashSet<_> = changes.iter().filter_map(Change::device).collect();
     let mut removed = Vec::new();
     for change in changes {
         match change {
@@ -183,7 +183,7 @@ fn denials_removed_by(ledger: &Ledger, changes: &[Change]) -> Vec<DeviceId> {
                 let devices = ledger.devices_under_ca(*ca);
                 let off = devices.filter(|device| device.status() == Status::Inactive);
                 let off = off.map(|device| device.id());
-                removed.extend(off.filter(|device| !moved.contains(device)));
+                removed.extend(off.filter(|device| !named.contains(device)));
             }
             // Nothing else deletes any.
             _ => {}

@@ -151,17 +151,22 @@ fn decoy_certificate_in_the_chain_changes_nothing() {
     assert!(broker.admits(&device), "the decoy is not on the path");
 }
 
+/// A CA of which two certificates are registered, and their serial numbers.
+fn registered_twice(api: &Api) -> (Ca, [String; 2]) {
+    let old = Ca::root("a renewed CA");
+    let renewed = Ca::self_signed(ca_params("a renewed CA"), &old.key_pem);
+    let sns = [api.register("old", &old), api.register("renewed", &renewed)];
+    (old, sns)
+}
+
 #[test]
 fn renewed_ca_is_off_while_one_of_its_certificates_is() {
     let broker = Broker::start();
     let api = broker.api();
-    let old = Ca::root("a renewed CA");
-    let renewed = Ca::self_signed(ca_params("a renewed CA"), &old.key_pem);
-    api.register("old", &old);
-    let renewed_sn = api.register("renewed", &renewed);
+    let (old, sns) = registered_twice(&api);
     let device = old.device("device");
     assert!(broker.admits(&device));
-    for sn in [&old.sn(), &renewed_sn] {
+    for sn in &sns {
         api.inactivate(sn);
         let client = broker.client(&device, Version::V13);
         client.refused_with(AccessDenied);
@@ -174,9 +179,7 @@ fn renewed_ca_is_off_while_one_of_its_certificates_is() {
 fn device_that_is_off_stays_so_when_the_certificate_that_it_is_listed_under_is_deleted() {
     let broker = Broker::start();
     let api = broker.api();
-    let old = Ca::root("a renewed CA");
-    let renewed = Ca::self_signed(ca_params("a renewed CA"), &old.key_pem);
-    let sns = [api.register("old", &old), api.register("renewed", &renewed)];
+    let (old, sns) = registered_twice(&api);
     let device = old.device("device");
     assert!(broker.admits(&device));
     let serial = sn(&device.chain[0]);

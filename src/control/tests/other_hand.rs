@@ -31,6 +31,14 @@ impl World {
             tokio::task::yield_now().await;
         }
     }
+
+    /// Make the device inactive; what follows from that is done.
+    async fn shut_out(&self, ca_sn: &str, device_sn: &str) {
+        let (control, caller) = (&self.control, host());
+        let off = control.set_device_status(&caller, INSTANCE, ca_sn, device_sn, Status::Inactive);
+        off.await.unwrap();
+        self.settle().await;
+    }
 }
 
 #[tokio::test]
@@ -80,12 +88,7 @@ async fn edit_is_not_taken_over_while_a_device_is_on_record_twice() {
     let sn = world.register(&ca, "ca").await;
     let device = ca.issue("d", 2);
     world.record(&device).await;
-    world
-        .control
-        .set_device_status(&host(), INSTANCE, &sn, "02", Status::Inactive)
-        .await
-        .unwrap();
-    world.settle().await;
+    world.shut_out(&sn, "02").await;
     // A damaged index hides the row that was there before; any edit has all of them read again.
     world.edit(true, |kept| {
         let before = DeviceRecord {
@@ -111,12 +114,7 @@ async fn denial_of_a_device_that_another_hand_deletes_meanwhile_is_kept() {
     assert!(get().await.unwrap().not_after > 0);
     world.edit(false, |kept| kept.devices.clear());
     world.store.certificates.lock().unwrap().clear();
-    world
-        .control
-        .set_device_status(&host(), INSTANCE, &sn, "02", Status::Inactive)
-        .await
-        .unwrap();
-    world.settle().await;
+    world.shut_out(&sn, "02").await;
     assert_eq!(world.admit(&device), Err(Refusal::DeviceInactive));
     assert!(world.control.is_ready());
     let shown = get().await.unwrap();
