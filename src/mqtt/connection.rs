@@ -10,21 +10,22 @@ mod end;
 mod rights;
 mod steps;
 mod told;
+mod wait;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use self::end::End;
+use self::wait::{Event, Signals};
 use super::access::Rights;
 use super::bus::{BusError, Routed};
 use super::hub::Hub;
@@ -45,7 +46,7 @@ pub async fn run<S, P>(
     remote: SocketAddr,
     shutdown: &CancellationToken,
 ) where
-    S: AsyncRead + AsyncWrite + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
     P: Peer,
 {
     let number = hub.next_connection();
@@ -60,19 +61,18 @@ pub async fn run<S, P>(
     );
     async {
         let _counted = metrics::Connected::new();
-        let (reader, writer) = tokio::io::split(stream);
         let mut connection = Connection {
             hub,
             peer: &peer,
             remote,
             number,
-            reader,
-            writer,
+            stream,
             decoder: Decoder::new(hub.limits.max_packet.min(CONNECT_MAX_BYTES)),
             input: BytesMut::new(),
             chunk: CHUNK_MIN,
             output: BytesMut::new(),
             unflushed: false,
+            stalled: None,
             publishing: None,
             wakes: Wakes::default(),
             came: Came::default(),
@@ -93,13 +93,14 @@ struct Connection<'a, S, P> {
     peer: &'a P,
     remote: SocketAddr,
     number: u64,
-    reader: ReadHalf<S>,
-    writer: WriteHalf<S>,
+    stream: S,
     decoder: Decoder,
     input: BytesMut,
     chunk: usize,
     output: BytesMut,
     unflushed: bool,
+    /// Since when the client has taken nothing of what is written, or not all of it.
+    stalled: Option<Instant>,
     publishing: Option<Publishing>,
     /// Whom this connection has given messages, and not told yet.
     wakes: Wakes,
@@ -140,7 +141,7 @@ struct Publishing {
 
 impl<S, P> Connection<'_, S, P>
 where
-    S: AsyncRead + AsyncWrite + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
     P: Peer,
 {
     async fn serve(&mut self, shutdown: &CancellationToken) -> Ending {
@@ -218,23 +219,27 @@ where
         keep_alive: Option<Duration>,
         shutdown: &CancellationToken,
     ) -> End {
-        let (hub, peer) = (self.hub, self.peer);
-        let cut = peer.until_cut();
-        let kicked = cell.until_kicked();
-        tokio::pin!(cut, kicked);
+        let peer = self.peer;
+        let write_timeout = self.hub.limits.write_timeout;
+        let silence = keep_alive.map_or(write_timeout, |limit| limit.min(write_timeout));
+        let mut signals = Signals {
+            cut: pin!(peer.until_cut()),
+            cell,
+            woken: pin!(cell.woken()),
+            shutdown: pin!(shutdown.cancelled()),
+            timer: pin!(tokio::time::sleep(silence)),
+            hurried: false,
+            in_a_row: 0,
+        };
         let mut heard = Instant::now();
-        let mut progress = Instant::now();
         let mut was_reading = true;
-        let write_timeout = hub.limits.write_timeout;
-        let timer = tokio::time::sleep(keep_alive.map_or(write_timeout, |t| t.min(write_timeout)));
-        tokio::pin!(timer);
         loop {
             // Also while the client's packets have to wait: whoever has to go gets no message.
             if let Some(end) = self.must_end(cell) {
                 return end;
             }
-            match self.process(cell, &mut heard).await {
-                Ok(()) => {}
+            let all = match self.process(cell, &mut heard).await {
+                Ok(all) => all,
                 Err(end) => {
                     // Answers that come before the fault still go out.
                     if !end.is_ordered() {
@@ -242,62 +247,36 @@ where
                     }
                     return end;
                 }
-            }
+            };
             // Others may have had their turn meanwhile.
             if let Some(end) = self.must_end(cell) {
                 return end;
             }
-            let was_empty = self.output.is_empty() && !self.unflushed;
             self.collect(cell, WRITE_TARGET);
-            if was_empty {
-                progress = Instant::now();
+            let has_room = self.output.len() < WRITE_TARGET;
+            if !all && has_room && self.publishing.is_none() {
+                // It was the answers, which are out of the way now.
+                continue;
             }
-            let may_read = self.publishing.is_none()
-                && self.output.len() < WRITE_TARGET
-                && cell.session().answers_waiting() < MAX_ANSWERS;
+            // Not before all is processed that was read: whoever sends faster would fill the memory.
+            let may_read = all && has_room;
             if may_read && !was_reading {
                 heard = Instant::now();
             }
             was_reading = may_read;
-            let (may_write, may_flush) = (!self.output.is_empty(), self.unflushed);
-            let room = self.output.len() < WRITE_TARGET;
-            let publishing = self.publishing.is_some();
-            if may_read {
-                self.input.reserve(self.chunk);
-            }
-            tokio::select! {
-                why = &mut cut => return self.cut_off(why),
-                why = &mut kicked => return End::kicked(why),
-                () = shutdown.cancelled() => return End::shutdown(),
-                result = published(&mut self.publishing, peer), if publishing => {
+            match self.wait(&mut signals, may_read).await {
+                Event::Cut(why) => return self.cut_off(why),
+                Event::Shutdown => return End::shutdown(),
+                Event::Published(result) => {
                     if let Err(end) = self.finish_publish(cell, result) {
                         return end;
                     }
                 }
-                written = write_some(&mut self.writer, &mut self.output), if may_write || may_flush => {
-                    match written {
-                        Ok(0) if may_write => return End::lost(),
-                        Ok(octets) => {
-                            progress = Instant::now();
-                            hub.sys.tally.octets_sent.add(octets);
-                            self.unflushed = octets > 0;
-                            self.shrink_output();
-                        }
-                        Err(_) => return End::lost(),
-                    }
-                },
-                read = self.reader.read_buf(&mut self.input), if may_read => match read {
-                    Ok(octets) if octets > 0 => {
-                        hub.sys.tally.octets_received.add(octets);
-                        self.adapt(octets);
-                    }
-                    _ => return End::lost(),
-                },
-                () = cell.woken(), if room => {}
-                () = &mut timer => {
+                Event::Lost => return End::lost(),
+                Event::Read | Event::Written | Event::Woken => {}
+                Event::Time => {
                     let now = Instant::now();
-                    let stalls_at = (may_write || may_flush)
-                        .then_some(progress + write_timeout);
+                    let stalls_at = self.stalled.map(|since| since + write_timeout);
                     if stalls_at.is_some_and(|at| at <= now) {
                         return End::silent(Ending::SlowConsumer, Departure::Lost);
                     }
@@ -311,21 +290,25 @@ where
                     }
                     let later = now + write_timeout;
                     let next = stalls_at.unwrap_or(later).min(silent_at.unwrap_or(later));
-                    timer.as_mut().reset(next.max(now + TIMER_MIN));
+                    signals.timer.as_mut().reset(next.max(now + TIMER_MIN));
                 }
             }
         }
     }
 
-    /// Process what has been read, as far as it may be processed now.
-    async fn process(&mut self, cell: &Arc<Cell>, heard: &mut Instant) -> Result<(), End> {
+    /// Process what has been read, as far as it may be processed now. Whether that is all.
+    async fn process(&mut self, cell: &Arc<Cell>, heard: &mut Instant) -> Result<bool, End> {
         let processed = self.process_packets(cell, heard).await;
         self.wakes.flush();
         self.count_came();
         processed
     }
 
-    async fn process_packets(&mut self, cell: &Arc<Cell>, heard: &mut Instant) -> Result<(), End> {
+    async fn process_packets(
+        &mut self,
+        cell: &Arc<Cell>,
+        heard: &mut Instant,
+    ) -> Result<bool, End> {
         let mut waiting = cell.session().answers_waiting();
         let (mut packets, mut clock) = (0, None);
         while self.publishing.is_none() && waiting < MAX_ANSWERS {
@@ -336,7 +319,7 @@ where
                 if self.input.is_empty() && self.input.capacity() > CHUNK_MAX {
                     self.input = BytesMut::new();
                 }
-                return Ok(());
+                return Ok(true);
             };
             // One look at the clock for all that came at once.
             let now = *clock.get_or_insert_with(|| {
@@ -360,7 +343,7 @@ where
             }
             waiting = cell.session().answers_waiting();
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Take from the session what may be sent.
@@ -414,12 +397,12 @@ where
     async fn write_out(&mut self, limit: Duration) {
         let closing = async {
             while !self.output.is_empty() {
-                match self.writer.write_buf(&mut self.output).await {
+                match self.stream.write_buf(&mut self.output).await {
                     Ok(octets) if octets > 0 => self.hub.sys.tally.octets_sent.add(octets),
                     _ => return,
                 }
             }
-            let _ = self.writer.shutdown().await;
+            let _ = self.stream.shutdown().await;
         };
         // What a client does not take in time it does not get: the connection ends all the same.
         let _ = tokio::time::timeout(limit, closing).await;
@@ -439,30 +422,6 @@ where
             self.output = BytesMut::new();
         }
     }
-}
-
-/// Write something, or flush if everything is written. Cancel safe.
-async fn write_some<W: AsyncWrite + Unpin>(
-    writer: &mut W,
-    output: &mut BytesMut,
-) -> std::io::Result<usize> {
-    match output.is_empty() {
-        false => writer.write_buf(output).await,
-        true => writer.flush().await.map(|()| 0),
-    }
-}
-
-/// What comes of the message that waits. Nothing, once its publisher has to go: the cut that ends the
-/// connection is there at the same time.
-async fn published(
-    publishing: &mut Option<Publishing>,
-    publisher: &impl Peer,
-) -> Result<Routed, BusError> {
-    std::future::poll_fn(|context| match publishing {
-        Some(publishing) if publisher.cut().is_none() => publishing.result.as_mut().poll(context),
-        Some(_) | None => Poll::Pending,
-    })
-    .await
 }
 
 /// CONNECT may not be larger: the client id, the will and the credentials have 65,535 octets each.

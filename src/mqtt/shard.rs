@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytestring::ByteString;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio_util::task::TaskTracker;
 
 use super::access::Rights;
@@ -46,7 +47,6 @@ pub struct Cell {
     woken: AtomicBool,
     wake: Notify,
     kick: AtomicU8,
-    kicked: Notify,
     /// Notified when the connection has let the session go.
     pub released: Notify,
 }
@@ -89,9 +89,9 @@ impl Cell {
         self.wake.notify_one();
     }
 
-    /// Wait until there may be something to send. Cancel safe.
-    pub async fn woken(&self) {
-        self.wake.notified().await;
+    /// Resolves when there may be something to send, or the connection may have to let go. Cancel safe.
+    pub fn woken(&self) -> Notified<'_> {
+        self.wake.notified()
     }
 
     /// What is queued from now on wakes again. To be called before the queue is looked at.
@@ -122,7 +122,7 @@ impl Cell {
             .kick
             .compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire);
         drop(session);
-        self.kicked.notify_one();
+        self.wake.notify_one();
         true
     }
 
@@ -132,16 +132,6 @@ impl Cell {
         [Kick::TakenOver, Kick::Administrative]
             .into_iter()
             .find(|kick| *kick as u8 == code)
-    }
-
-    /// Wait for a kick. Cancel safe.
-    pub async fn until_kicked(&self) -> Kick {
-        loop {
-            if let Some(why) = self.kicked() {
-                return why;
-            }
-            self.kicked.notified().await;
-        }
     }
 
     /// Wait until the connection that was told to let go has done so.
@@ -216,7 +206,6 @@ impl Shard {
             woken: AtomicBool::new(false),
             wake: Notify::new(),
             kick: AtomicU8::new(0),
-            kicked: Notify::new(),
             released: Notify::new(),
         })
     }

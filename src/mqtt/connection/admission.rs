@@ -33,7 +33,7 @@ type Refusal = (u8, &'static str);
 
 impl<S, P> Connection<'_, S, P>
 where
-    S: AsyncRead + AsyncWrite + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
     P: Peer,
 {
     /// Wait for CONNECT and answer it. On a refusal the answer is in the output.
@@ -75,7 +75,7 @@ where
                 Err(error) => return Err(self.refuse_connect(error)),
             }
             self.input.reserve(self.chunk);
-            match self.reader.read_buf(&mut self.input).await {
+            match self.stream.read_buf(&mut self.input).await {
                 Ok(octets) if octets > 0 => {
                     self.hub.sys.tally.octets_received.add(octets);
                     self.adapt(octets);

@@ -14,7 +14,7 @@ use crate::mqtt::wire::reason;
 
 impl<S, P> Connection<'_, S, P>
 where
-    S: AsyncRead + AsyncWrite + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
     P: Peer,
 {
     /// Which certificate and which rule ended the connection, if a cut did.

@@ -13,7 +13,7 @@ use crate::mqtt::topics::{Subscription, TopicFilter, TopicName};
 
 impl<S, P> Connection<'_, S, P>
 where
-    S: AsyncRead + AsyncWrite + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
     P: Peer,
 {
     /// What becomes of a message for this topic; `action` is what a denial counts as.

@@ -26,7 +26,7 @@ const FILTERS_AT_A_TIME: usize = 64;
 
 impl<S, P> Connection<'_, S, P>
 where
-    S: AsyncRead + AsyncWrite + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
     P: Peer,
 {
     pub(super) async fn on_packet(

@@ -17,7 +17,7 @@ use crate::mqtt::wire::Version;
 
 impl<S, P> Connection<'_, S, P>
 where
-    S: AsyncRead + AsyncWrite + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
     P: Peer,
 {
     pub(super) fn tell_connected(&self, terms: &Terms<'_>) {

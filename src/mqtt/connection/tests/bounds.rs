@@ -2,6 +2,7 @@
 
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::harness::*;
 use crate::mqtt::bus::Crowd;
@@ -159,4 +160,70 @@ async fn who_sends_very_many_packets_at_once_lets_others_run_in_between() {
         assert!(now - seen <= 256, "{} at once", now - seen);
         seen = now;
     }
+}
+
+#[tokio::test]
+async fn all_that_came_at_once_is_answered_without_a_further_word_of_the_client() {
+    let world = World::start().await;
+    let mut client = world.simple5("c").await;
+    client.settle().await;
+    // Some reads later there are more in one of them than may wait for their answers.
+    let pings = 8 * PINGS;
+    client.send_raw(&PING.repeat(pings as usize)).await;
+    for _ in 0..pings {
+        assert!(matches!(client.recv().await, v5::Packet::PingResponse));
+    }
+}
+
+#[tokio::test]
+async fn no_more_is_read_from_a_client_than_is_processed() {
+    let world = World::start().await;
+    let tally = world.broker.hub().sys.tally.clone();
+    let client = world.simple5("c").await;
+    let (before, octets) = (tally.packets_received.get(), tally.octets_received.get());
+    let (mut reader, mut writer) = tokio::io::split(client.stream);
+    let flood = async {
+        for _ in 0..512 {
+            writer.write_all(&PING.repeat(4_096)).await.unwrap();
+        }
+    };
+    let answers = async {
+        let (mut room, mut left) = (vec![0; 64 << 10], 512 * 4_096 * PING.len());
+        while left > 0 {
+            left -= reader.read(&mut room).await.unwrap();
+            let read = tally.octets_received.get() - octets;
+            let processed = (tally.packets_received.get() - before) * PING.len() as u64;
+            assert!(
+                read - processed <= 128 << 10,
+                "{read} read, {processed} processed"
+            );
+        }
+    };
+    tokio::time::timeout(PATIENCE, async { tokio::join!(flood, answers) })
+        .await
+        .expect("all is answered");
+}
+
+#[tokio::test]
+async fn a_client_that_never_stops_does_not_hold_up_the_end() {
+    let world = World::start().await;
+    let client = world.simple5("c").await;
+    let packet = b"\x30\x04\x00\x01t\x00";
+    let (mut reader, mut writer) = tokio::io::split(client.stream);
+    let flood =
+        tokio::spawn(async move { while writer.write_all(&packet.repeat(8_192)).await.is_ok() {} });
+    // It is well on its way.
+    let tally = &world.broker.hub().sys.tally;
+    while tally.messages_received.get() < 10_000 {
+        tokio::task::yield_now().await;
+    }
+    world.shutdown.cancel();
+    let mut farewell = Vec::new();
+    tokio::time::timeout(PATIENCE, reader.read_to_end(&mut farewell))
+        .await
+        .expect("the connection ends")
+        .unwrap();
+    assert_eq!(farewell.get(2), Some(&0x8B));
+    flood.await.unwrap();
+    drop(client.cut);
 }

@@ -278,10 +278,13 @@ client!(Client3, v3, v3::Codec::new(0));
 /// The pings of a flood: they are read in pieces of 512, 1,024 and 2,048 octets.
 pub(super) const PINGS: u64 = 256 + 512 + 1_024;
 
+/// A PINGREQ.
+pub(super) const PING: [u8; 2] = [0xc0, 0];
+
 impl Client5 {
     /// Send very many pings at once.
     pub(super) async fn flood(&mut self) {
-        self.send_raw(&[0xc0, 0].repeat(PINGS as usize)).await;
+        self.send_raw(&PING.repeat(PINGS as usize)).await;
     }
 
     pub(super) async fn subscribe(&mut self, filter: &str, qos: QoS) -> v5::SubscribeAckReason {
