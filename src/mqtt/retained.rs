@@ -5,11 +5,10 @@
 //! level, `#` all that is below. What is kept is opaque; the caller says how large it is.
 
 use std::collections::{BTreeSet, HashMap};
-use std::str::Split;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::topics::trie::give_room_back;
-use super::topics::{TopicFilter, TopicName};
+use super::topics::{Levels, TopicFilter, TopicName};
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,7 +258,7 @@ impl<T> Kept<T> {
 
 impl<T> Node<T> {
     /// As deep as a topic has levels, which [`TopicName`] bounds.
-    fn remove(&mut self, mut levels: Split<'_, char>) -> Option<Message<T>> {
+    fn remove(&mut self, mut levels: Levels<'_>) -> Option<Message<T>> {
         let Some(level) = levels.next() else {
             return self.message.take();
         };
@@ -272,7 +271,7 @@ impl<T> Node<T> {
         Some(removed)
     }
 
-    fn visit(&self, mut levels: Split<'_, char>, now: u64, visit: &mut impl FnMut(&T)) {
+    fn visit(&self, mut levels: Levels<'_>, now: u64, visit: &mut impl FnMut(&T)) {
         match levels.next() {
             None => self.visit_own(now, visit),
             Some("#") => self.visit_all(now, visit),

@@ -47,6 +47,10 @@ impl Default for TopicLimits {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicName(ByteString);
 
+/// The levels of a topic or a filter, in order.
+#[derive(Debug, Clone)]
+pub struct Levels<'a>(Option<&'a str>);
+
 /// What a subscription asks for: levels, of which `+` stands for any one and a last `#` for all
 /// that follow. Never a shared one; see [`Subscription`].
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -107,6 +111,20 @@ pub enum TopicError {
     Share,
 }
 
+impl<'a> Iterator for Levels<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let left = self.0.take()?;
+        let end = left.bytes().position(|octet| octet == b'/');
+        let Some(end) = end else {
+            return Some(left);
+        };
+        self.0 = left.get(end + 1..);
+        left.get(..end)
+    }
+}
+
 impl TopicName {
     /// The topic name with this text.
     ///
@@ -115,8 +133,8 @@ impl TopicName {
     pub fn parse(text: impl Into<ByteString>, limits: &TopicLimits) -> Result<Self, TopicError> {
         let text = text.into();
         check_text(&text, limits)?;
-        match text.chars().find(|c| matches!(c, '+' | '#')) {
-            Some(wildcard) => Err(TopicError::Wildcard(wildcard)),
+        match text.bytes().find(|octet| matches!(octet, b'+' | b'#')) {
+            Some(wildcard) => Err(TopicError::Wildcard(wildcard.into())),
             None => Ok(Self(text)),
         }
     }
@@ -136,8 +154,8 @@ impl TopicName {
     }
 
     /// The levels, in order; at least one, possibly empty.
-    pub fn levels(&self) -> std::str::Split<'_, char> {
-        self.0.split('/')
+    pub fn levels(&self) -> Levels<'_> {
+        Levels(Some(&self.0))
     }
 
     /// The text.
@@ -178,8 +196,8 @@ impl TopicFilter {
     }
 
     /// The levels, in order; at least one, possibly empty.
-    pub fn levels(&self) -> std::str::Split<'_, char> {
-        self.0.split('/')
+    pub fn levels(&self) -> Levels<'_> {
+        Levels(Some(&self.0))
     }
 
     /// Whether the first level is a wildcard, so that topics beginning with `$` do not match.
@@ -311,6 +329,10 @@ fn check_text(text: &str, limits: &TopicLimits) -> Result<(), TopicError> {
     let got = 1 + text.bytes().filter(|&octet| octet == b'/').count();
     if got > max {
         return Err(TopicError::TooDeep { max, got });
+    }
+    // Mostly it is printable ASCII, which needs no look at characters.
+    if text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+        return Ok(());
     }
     match text
         .chars()

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+use smallvec::SmallVec;
+
 use super::slots::Slots;
 use super::{FilterId, Routed, SessionKey, ShareId};
 use crate::mqtt::shared::{Group, Presence};
@@ -18,14 +20,14 @@ pub(super) struct Directory {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plan {
     /// In the order of the shards; each has somebody.
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: SmallVec<[Part; 1]>,
 }
 
 /// Whom one message is for in one shard.
 #[derive(Debug, PartialEq)]
 pub(super) struct Part {
     pub(super) shard: usize,
-    pub(super) filters: Vec<FilterId>,
+    pub(super) filters: SmallVec<[FilterId; 2]>,
     pub(super) shared: Vec<(SessionKey, ShareId)>,
     /// One of the filters has a crowd behind it.
     pub(super) crowd: Crowd,
@@ -256,7 +258,7 @@ impl Plan {
         let place = found.unwrap_or_else(|| {
             self.parts.push(Part {
                 shard,
-                filters: Vec::new(),
+                filters: SmallVec::new(),
                 shared: Vec::new(),
                 crowd: Crowd::Small,
             });
@@ -306,8 +308,8 @@ mod tests {
         assert_eq!(directory.subscribe(2, &filter("#")), None);
         let plan = directory.plan(&topic("a/b"));
         assert_eq!(plan.parts.len(), 2);
-        assert_eq!(plan.parts[0].filters, [other]);
-        assert_eq!(plan.parts[1].filters, [wide, narrow]);
+        assert_eq!(plan.parts[0].filters[..], [other]);
+        assert_eq!(plan.parts[1].filters[..], [wide, narrow]);
     }
 
     #[test]
@@ -434,6 +436,6 @@ mod tests {
             }
         }
         assert_eq!(directory.size(), size);
-        assert_eq!(directory.plan(&topic("kept")).parts[0].filters, [kept]);
+        assert_eq!(directory.plan(&topic("kept")).parts[0].filters[..], [kept]);
     }
 }

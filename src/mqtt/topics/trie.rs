@@ -6,9 +6,8 @@
 //! Recursion is as deep as a topic has levels, which [`TopicName`] and [`TopicFilter`] bound.
 
 use std::collections::HashMap;
-use std::str::Split;
 
-use super::{TopicFilter, TopicName};
+use super::{Levels, TopicFilter, TopicName};
 
 /// A map from filters to `T`, searched by topic.
 #[derive(Debug)]
@@ -141,7 +140,7 @@ impl<T> FilterTrie<T> {
 }
 
 impl<T> Node<T> {
-    fn visit<'a>(&'a self, mut levels: Split<'_, char>, visit: &mut impl FnMut(&'a T)) {
+    fn visit<'a>(&'a self, mut levels: Levels<'_>, visit: &mut impl FnMut(&'a T)) {
         if let Some(value) = &self.rest {
             visit(value);
         }
@@ -159,7 +158,7 @@ impl<T> Node<T> {
         }
     }
 
-    fn remove(&mut self, mut levels: Split<'_, char>, nodes: &mut usize) -> Option<T> {
+    fn remove(&mut self, mut levels: Levels<'_>, nodes: &mut usize) -> Option<T> {
         let Some(level) = levels.next() else {
             return self.exact.take();
         };

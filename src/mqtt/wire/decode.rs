@@ -6,7 +6,7 @@ use tokio_util::codec::Decoder as _;
 
 use super::connect::connect;
 use super::packets::{Ack, AckKind, Disconnect, Incoming, Options, RetainHandling, Subscribe};
-use super::publish::{self, take_id, take_text, take_u8};
+use super::publish::{self, packet_id, take_id, take_text, take_u8};
 use super::{Version, WireError, read_varint};
 
 /// Takes packets from a stream, one at a time.
@@ -128,14 +128,10 @@ fn ack(
     header: usize,
     packet: BytesMut,
 ) -> Result<Incoming, WireError> {
-    let mut body = Bytes::new();
-    if packet.len() <= header + 3 {
-        body = Bytes::copy_from_slice(packet.get(header..).unwrap_or_default());
-    }
-    let (id, reason) = match (version, packet.len() - header) {
-        (Version::V311, 2) => (take_id(&mut body)?, 0),
+    let body = packet.get(header..).unwrap_or_default();
+    let (id, reason) = match (version, body) {
+        (_, &[high, low]) => (packet_id(u16::from_be_bytes([high, low]))?, 0),
         (Version::V311, _) => return Err(WireError::Malformed("an acknowledgement's length")),
-        (Version::V5, 2) => (take_id(&mut body)?, 0),
         (Version::V5, _) => match codec_v5(packet)? {
             v5::Packet::PublishAck(ack) | v5::Packet::PublishReceived(ack) => {
                 (ack.packet_id, ack.reason_code.into())

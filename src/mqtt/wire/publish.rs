@@ -277,7 +277,11 @@ fn take_u32(body: &mut Bytes) -> Result<u32, WireError> {
 }
 
 pub(super) fn take_id(body: &mut Bytes) -> Result<NonZeroU16, WireError> {
-    NonZeroU16::new(take_u16(body)?).ok_or(WireError::Malformed("the packet id is 0"))
+    packet_id(take_u16(body)?)
+}
+
+pub(super) fn packet_id(number: u16) -> Result<NonZeroU16, WireError> {
+    NonZeroU16::new(number).ok_or(WireError::Malformed("the packet id is 0"))
 }
 
 pub(super) fn take_binary(body: &mut Bytes) -> Result<Bytes, WireError> {
