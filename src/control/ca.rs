@@ -230,10 +230,18 @@ impl Control {
                 let for_inactive = sibling.or_else(above);
                 let heir = |device: &DeviceRecord| match device.status {
                     Status::Active => sibling,
-                    // It may have been put under this one because another hand deleted its own.
+                    // A denial goes with the last certificate of the CA that issued the device. Where this
+                    // one only stood for it, since nobody registered that CA, or another hand deleted it,
+                    // any other may lead to the device as well.
                     Status::Inactive => for_inactive.or_else(|| {
+                        if device.issuer == ca.certificate.key_id() {
+                            return None;
+                        }
                         let own = ledger.ca_of(&at.id, device.issuer);
-                        own.filter(|own| *own != id)
+                        own.or_else(|| {
+                            let mut two = ledger.ca_page(&at.id, 0, 2).map(|ca| ca.record.id);
+                            two.find(|other| *other != id)
+                        })
                     }),
                 };
                 let devices = ledger.devices_under(&at.id, id);

@@ -118,3 +118,24 @@ async fn inactive_device_stays_out_when_its_ca_is_deleted_and_another_stands_abo
         .unwrap();
     assert!(world.admit_over(&device, &[&middle]).is_ok());
 }
+
+#[tokio::test]
+async fn inactive_device_of_a_ca_that_nobody_registered_stays_out_whichever_ca_is_deleted() {
+    let mut world = World::new().await;
+    let (one, two) = (TestCa::root("one", 1), TestCa::root("two", 2));
+    let sn = world.register(&one, "one").await;
+    world.register(&two, "two").await;
+    let issuing = one.issue_ca(ca_params("issuing", 3));
+    let crossed = two.issue_ca_with(ca_params("issuing", 4), issuing.key.clone());
+    let device = issuing.issue("d", 5);
+    let peer = world.record_over(&device, &[&issuing]).await;
+    assert_eq!(peer.ca(), one.certificate().id());
+    let (control, caller) = (&world.control, host());
+    let off = control.set_device_status(&caller, INSTANCE, &sn, "05", Status::Inactive);
+    off.await.unwrap();
+    control.delete_ca(&caller, INSTANCE, &sn).await.unwrap();
+    let after = |world: &World| world.admit_over(&device, &[&crossed]);
+    assert_eq!(after(&world), Err(Refusal::DeviceInactive));
+    world.restart().await;
+    assert_eq!(after(&world), Err(Refusal::DeviceInactive));
+}

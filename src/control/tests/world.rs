@@ -352,7 +352,12 @@ impl World {
     }
 
     pub(super) async fn record(&self, device: &TestDevice) -> VerifiedPeer {
-        let peer = VerifiedPeer::new(INSTANCE.parse().unwrap(), self.admit(device).unwrap());
+        self.record_over(device, &[]).await
+    }
+
+    pub(super) async fn record_over(&self, device: &TestDevice, chain: &[&TestCa]) -> VerifiedPeer {
+        let admitted = self.admit_over(device, chain).unwrap();
+        let peer = VerifiedPeer::new(INSTANCE.parse().unwrap(), admitted);
         self.control.device_admitted(&peer);
         let registry = self.control.registry(peer.instance()).unwrap();
         while registry.device_status(peer.admitted().device()).is_none() {

@@ -143,12 +143,13 @@ where
             return Poll::Ready(Event::Published(result));
         }
         let written = self.write_now(context);
-        match written {
-            // There is room for what was not collected, and so not read, for want of it.
-            Ok(true) if !may_read => return Poll::Ready(Event::Written),
-            Err(_) if !may_read => return Poll::Ready(Event::Lost),
-            Ok(_) if !may_read => return Poll::Pending,
-            Ok(_) | Err(_) => {}
+        if !may_read {
+            return match written {
+                // There is room for what was not collected, and so not read, for want of it.
+                Ok(true) => Poll::Ready(Event::Written),
+                Ok(false) => Poll::Pending,
+                Err(_) => Poll::Ready(Event::Lost),
+            };
         }
         match pin!(self.stream.read_buf(&mut self.input)).poll(context) {
             Poll::Ready(Ok(octets)) if octets > 0 => {

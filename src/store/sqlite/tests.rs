@@ -471,6 +471,38 @@ async fn a_device_that_is_moved_stays_as_it_was_when_its_ca_goes() {
 }
 
 #[tokio::test]
+async fn a_device_is_listed_under_no_ca_of_another_instance() {
+    let mut bench = Bench::new();
+    let (on, off) = (Status::Active, Status::Inactive);
+    let others = CaRecord {
+        instance: "post-cn-2".parse().unwrap(),
+        ..ca(2, on)
+    };
+    let changes = vec![
+        Change::PutCa(ca(1, on)),
+        Change::PutCa(others.clone()),
+        put_device(1, 1, on),
+        put_device(2, 2, on),
+        Change::MoveDevice {
+            device: device(1, 1, on).id(),
+            to: others.id,
+        },
+    ];
+    bench.store().commit(0, changes).await.unwrap();
+    let snapshot = bench.store().snapshot().await.unwrap();
+    assert_eq!(snapshot.devices, [device(1, 1, on)]);
+    // A hand can put it there; a denial takes it back.
+    let edit = format!("UPDATE device SET ca = '{}'", others.id);
+    bench.by_hand().execute(&edit, []).unwrap();
+    let head = bench.store().head().await.unwrap();
+    let denial = vec![Change::SwitchDevice(device(1, 1, off))];
+    bench.store().commit(head, denial).await.unwrap();
+    bench.reopen();
+    let snapshot = bench.store().snapshot().await.unwrap();
+    assert_eq!(snapshot.devices, [device(1, 1, off)]);
+}
+
+#[tokio::test]
 async fn a_damaged_certificate_of_a_device_is_none() {
     let bench = Bench::new();
     let puts = vec![

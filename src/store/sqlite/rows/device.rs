@@ -324,7 +324,7 @@ const TABLE: &str = "device";
 const PUT: &str = "INSERT INTO device
         (instance, issuer, serial, ca, name, status, first_seen_ms, der)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
-    WHERE EXISTS (SELECT 1 FROM ca WHERE id = ?4)
+    WHERE EXISTS (SELECT 1 FROM ca WHERE id = ?4 AND instance = ?1)
     ON CONFLICT (instance, issuer, serial) DO UPDATE SET
         ca = excluded.ca, name = excluded.name,
         status = CASE device.status WHEN 'inactive' THEN 'inactive' ELSE excluded.status END,
@@ -342,10 +342,12 @@ const SWITCH: &str = "INSERT INTO device
         ) AS ca) AS place
     WHERE EXISTS (SELECT 1 FROM device WHERE instance = ?1 AND issuer = ?2 AND serial = ?3)
         OR (?6 = 'inactive' AND place.ca IS NOT NULL)
-    ON CONFLICT (instance, issuer, serial) DO UPDATE SET status = excluded.status";
+    ON CONFLICT (instance, issuer, serial) DO UPDATE SET status = excluded.status,
+        ca = CASE WHEN EXISTS (SELECT 1 FROM ca WHERE id = device.ca AND instance = device.instance)
+            THEN device.ca ELSE excluded.ca END";
 
 const MOVE: &str = "UPDATE device SET ca = ?1
-    WHERE EXISTS (SELECT 1 FROM ca WHERE id = ?1)
+    WHERE EXISTS (SELECT 1 FROM ca WHERE id = ?1 AND instance = ?2)
         AND instance = ?2 AND issuer = ?3 AND serial = ?4";
 
 /// The columns that are text, as they follow the rowid in [`SELECT`].
