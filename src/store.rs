@@ -65,7 +65,8 @@ pub struct DeviceRecord {
     pub issuer: CaKeyId,
     /// Its serial number, unique for the issuer.
     pub serial: CertSerial,
-    /// The registered CA certificate nearest to it on the path, under which it is listed.
+    /// The registered CA certificate nearest to it on the path, under which it is listed; or, of an inactive
+    /// one, another of the instance, if that was deleted.
     pub ca: CaId,
     /// Its common name, or the empty string.
     pub name: String,

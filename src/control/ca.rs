@@ -172,7 +172,8 @@ impl Control {
 
     /// Delete a CA with the device certificates recorded under it. Devices that another
     /// certificate of the same authority admits are listed under that one from then on, and
-    /// inactive devices under the CA above it, if one is registered.
+    /// inactive devices under the CA above it, if one is registered; inactive ones that another CA has
+    /// issued, which is not registered, under any CA of the instance.
     ///
     /// # Errors
     /// As [`set_ca_status`](Self::set_ca_status).

@@ -206,7 +206,14 @@ impl Control {
             let plan = inner
                 .authorize(&caller, &instance, step.need)
                 .and_then(|at| {
-                    let (ca, devices) = inner.find_devices(at, &ca_sn, &device_sn)?;
+                    let (ca, mut devices) = inner.find_devices(at, &ca_sn, &device_sn)?;
+                    // A serial number may be that of several, below a CA that stands for others. What
+                    // allows means the one that the CA itself has issued.
+                    let own = ca.certificate.key_id();
+                    let is_own = |device: &DeviceRecord| device.issuer == own;
+                    if step.toward == Toward::Allow && devices.iter().any(is_own) {
+                        devices.retain(is_own);
+                    }
                     Ok((at, ca, devices))
                 });
             let (at, ca, devices) = inner.or_refused(&record, plan).await?;
@@ -326,7 +333,10 @@ impl Inner {
         let serial: CertSerial = device_sn
             .parse()
             .map_err(|error| ControlError::Parameter(format!("DeviceSn: {error}")))?;
-        let devices = self.ledger().devices_named(&ca, &serial);
+        let mut devices = self.ledger().devices_named(&ca, &serial);
+        // The first is shown.
+        let own = ca.certificate.key_id();
+        devices.sort_by_key(|device| device.issuer != own);
         if devices.is_empty() {
             return Err(ControlError::DeviceNotFound(shown(device_sn)));
         }

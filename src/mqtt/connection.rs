@@ -73,6 +73,7 @@ pub async fn run<S, P>(
             output: BytesMut::new(),
             unflushed: false,
             stalled: None,
+            is_deaf: false,
             publishing: None,
             wakes: Wakes::default(),
             came: Came::default(),
@@ -101,6 +102,8 @@ struct Connection<'a, S, P> {
     unflushed: bool,
     /// Since when the client has taken nothing of what is written, or not all of it.
     stalled: Option<Instant>,
+    /// The client takes nothing any more.
+    is_deaf: bool,
     publishing: Option<Publishing>,
     /// Whom this connection has given messages, and not told yet.
     wakes: Wakes,

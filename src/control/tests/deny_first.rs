@@ -120,7 +120,8 @@ async fn inactive_device_stays_out_when_its_ca_is_deleted_and_another_stands_abo
 }
 
 #[tokio::test]
-async fn inactive_device_of_a_ca_that_nobody_registered_stays_out_whichever_ca_is_deleted() {
+async fn inactive_device_of_a_ca_that_nobody_registered_stays_out_when_the_one_it_came_over_is_deleted()
+ {
     let mut world = World::new().await;
     let (one, two) = (TestCa::root("one", 1), TestCa::root("two", 2));
     let sn = world.register(&one, "one").await;
@@ -138,4 +139,42 @@ async fn inactive_device_of_a_ca_that_nobody_registered_stays_out_whichever_ca_i
     assert_eq!(after(&world), Err(Refusal::DeviceInactive));
     world.restart().await;
     assert_eq!(after(&world), Err(Refusal::DeviceInactive));
+}
+
+#[tokio::test]
+async fn what_allows_one_device_does_not_allow_another_of_its_serial_number() {
+    let world = World::new().await;
+    let (one, two) = (TestCa::root("one", 1), TestCa::root("two", 2));
+    let sn = world.register(&one, "one").await;
+    let other_sn = world.register(&two, "two").await;
+    let issuing = one.issue_ca(ca_params("issuing", 3));
+    let crossed = two.issue_ca_with(ca_params("issuing", 4), issuing.key.clone());
+    let (device, own) = (issuing.issue("d", 5), two.issue("own", 5));
+    world.record_over(&device, &[&issuing]).await;
+    world.record(&own).await;
+    let (control, caller) = (&world.control, host());
+    let set = |ca_sn: &str, status| {
+        let (control, ca_sn) = (control.clone(), ca_sn.to_owned());
+        async move {
+            let caller = host();
+            let set = control.set_device_status(&caller, INSTANCE, &ca_sn, "05", status);
+            set.await.unwrap();
+        }
+    };
+    set(&sn, Status::Inactive).await;
+    set(&other_sn, Status::Inactive).await;
+    // Both are listed under one CA now.
+    control.delete_ca(&caller, INSTANCE, &sn).await.unwrap();
+    let of_issuing = || world.admit_over(&device, &[&crossed]);
+    set(&other_sn, Status::Active).await;
+    assert!(world.admit(&own).is_ok());
+    assert_eq!(of_issuing(), Err(Refusal::DeviceInactive));
+    let shown = control.get_device(&caller, INSTANCE, &other_sn, "05").await;
+    assert_eq!(shown.unwrap().status, Status::Active);
+    let deleted = control.delete_device(&caller, INSTANCE, &other_sn, "05");
+    deleted.await.unwrap();
+    assert_eq!(of_issuing(), Err(Refusal::DeviceInactive));
+    // Now it is the only one of that number.
+    set(&other_sn, Status::Active).await;
+    assert!(of_issuing().is_ok());
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::futures::Notified;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFuture;
 
@@ -82,7 +83,9 @@ impl<C: Future<Output = Cut>> Signals<'_, '_, C> {
 
     /// What may wait until nothing else is to be done. All connections share the first.
     fn poll_last(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        self.in_a_row = 0;
+        if has_budget_remaining() {
+            self.in_a_row = 0;
+        }
         if let Poll::Ready(event) = self.poll_shutdown(context) {
             return Poll::Ready(event);
         }
@@ -146,9 +149,8 @@ where
         if !may_read {
             return match written {
                 // There is room for what was not collected, and so not read, for want of it.
-                Ok(true) => Poll::Ready(Event::Written),
-                Ok(false) => Poll::Pending,
-                Err(_) => Poll::Ready(Event::Lost),
+                true => Poll::Ready(Event::Written),
+                false => Poll::Pending,
             };
         }
         match pin!(self.stream.read_buf(&mut self.input)).poll(context) {
@@ -157,14 +159,30 @@ where
                 self.adapt(octets);
                 Poll::Ready(Event::Read)
             }
-            Poll::Pending if written.is_ok() => Poll::Pending,
-            // Also of a client that takes nothing any more all is read that it has sent.
+            Poll::Pending if !self.is_deaf || !has_budget_remaining() => Poll::Pending,
             Poll::Ready(_) | Poll::Pending => Poll::Ready(Event::Lost),
         }
     }
 
-    /// Write, and flush if that is all, as far as the client takes it now. Whether it has taken anything.
-    fn write_now(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
+    /// Write, and flush if that is all, as far as the client takes it now. Whether there is more room than
+    /// before.
+    fn write_now(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.is_deaf {
+            match self.try_write(context) {
+                Ok(octets) => return octets > 0,
+                // What it has sent before is read all the same: its DISCONNECT may be there.
+                Err(_) => self.is_deaf = true,
+            }
+        }
+        let had_something = !self.output.is_empty();
+        self.output.clear();
+        self.unflushed = false;
+        self.stalled = None;
+        had_something
+    }
+
+    /// Gives how many octets the client has taken.
+    fn try_write(&mut self, context: &mut Context<'_>) -> io::Result<usize> {
         let mut octets = 0;
         while !self.output.is_empty()
             && let Poll::Ready(written) =
@@ -188,7 +206,7 @@ where
             true => _ = self.stalled.get_or_insert_with(Instant::now),
             false => self.stalled = None,
         }
-        Ok(octets > 0)
+        Ok(octets)
     }
 }
 

@@ -300,7 +300,10 @@ where
             // Nobody may be writing: a Ping is answered from here. What cannot be sent now is sent
             // later, and does not keep from reading.
             if let Poll::Ready(Err(error)) = this.poll_answers(cx) {
-                return Poll::Ready(Err(error));
+                return Poll::Ready(match buf.filled().len() > before {
+                    true => Ok(()),
+                    false => Err(error),
+                });
             }
             if buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
