@@ -229,21 +229,17 @@ impl Control {
                     above.iter().find_map(|key| ledger.ca_of(&at.id, *key))
                 };
                 let for_inactive = sibling.or_else(above);
+                let mut two = ledger.ca_page(&at.id, 0, 2).map(|ca| ca.record.id);
+                let any_other = two.find(|other| *other != id);
                 let heir = |device: &DeviceRecord| match device.status {
                     Status::Active => sibling,
-                    // A denial goes with the last certificate of the CA that issued the device. Where this
-                    // one only stood for it, since nobody registered that CA, or another hand deleted it,
-                    // any other may lead to the device as well.
-                    Status::Inactive => for_inactive.or_else(|| {
-                        if device.issuer == ca.certificate.key_id() {
-                            return None;
-                        }
-                        let own = ledger.ca_of(&at.id, device.issuer);
-                        own.or_else(|| {
-                            let mut two = ledger.ca_page(&at.id, 0, 2).map(|ca| ca.record.id);
-                            two.find(|other| *other != id)
-                        })
-                    }),
+                    // A denial goes with the last certificate of the CA that issued the device.
+                    Status::Inactive if device.issuer == ca.certificate.key_id() => for_inactive,
+                    // Where this one only stood for it, since nobody registered that CA, or another hand
+                    // deleted it, any other may lead to the device as well.
+                    Status::Inactive => for_inactive
+                        .or_else(|| ledger.ca_of(&at.id, device.issuer))
+                        .or(any_other),
                 };
                 let devices = ledger.devices_under(&at.id, id);
                 let devices = devices.map(|device| device.record());

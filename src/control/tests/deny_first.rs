@@ -132,8 +132,7 @@ async fn inactive_device_of_a_ca_that_nobody_registered_stays_out_when_the_one_i
     let peer = world.record_over(&device, &[&issuing]).await;
     assert_eq!(peer.ca(), one.certificate().id());
     let (control, caller) = (&world.control, host());
-    let off = control.set_device_status(&caller, INSTANCE, &sn, "05", Status::Inactive);
-    off.await.unwrap();
+    world.set_device(&sn, "05", Status::Inactive).await;
     control.delete_ca(&caller, INSTANCE, &sn).await.unwrap();
     let after = |world: &World| world.admit_over(&device, &[&crossed]);
     assert_eq!(after(&world), Err(Refusal::DeviceInactive));
@@ -153,14 +152,7 @@ async fn what_allows_one_device_does_not_allow_another_of_its_serial_number() {
     world.record_over(&device, &[&issuing]).await;
     world.record(&own).await;
     let (control, caller) = (&world.control, host());
-    let set = |ca_sn: &str, status| {
-        let (control, ca_sn) = (control.clone(), ca_sn.to_owned());
-        async move {
-            let caller = host();
-            let set = control.set_device_status(&caller, INSTANCE, &ca_sn, "05", status);
-            set.await.unwrap();
-        }
-    };
+    let set = |ca_sn, status| world.set_device(ca_sn, "05", status);
     set(&sn, Status::Inactive).await;
     set(&other_sn, Status::Inactive).await;
     // Both are listed under one CA now.

@@ -34,9 +34,7 @@ impl World {
 
     /// Make the device inactive; what follows from that is done.
     async fn shut_out(&self, ca_sn: &str, device_sn: &str) {
-        let (control, caller) = (&self.control, host());
-        let off = control.set_device_status(&caller, INSTANCE, ca_sn, device_sn, Status::Inactive);
-        off.await.unwrap();
+        self.set_device(ca_sn, device_sn, Status::Inactive).await;
         self.settle().await;
     }
 }

@@ -351,6 +351,12 @@ impl World {
             .map_err(|refused| refused.refusal)
     }
 
+    pub(super) async fn set_device(&self, ca_sn: &str, device_sn: &str, status: Status) {
+        let (control, caller) = (&self.control, host());
+        let set = control.set_device_status(&caller, INSTANCE, ca_sn, device_sn, status);
+        set.await.unwrap();
+    }
+
     pub(super) async fn record(&self, device: &TestDevice) -> VerifiedPeer {
         self.record_over(device, &[]).await
     }

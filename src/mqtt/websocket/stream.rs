@@ -299,17 +299,13 @@ where
         loop {
             // Nobody may be writing: a Ping is answered from here. What cannot be sent now is sent
             // later, and does not keep from reading.
-            if let Poll::Ready(Err(error)) = this.poll_answers(cx) {
-                return Poll::Ready(match buf.filled().len() > before {
-                    true => Ok(()),
-                    false => Err(error),
-                });
-            }
-            if buf.remaining() == 0 {
-                return Poll::Ready(Ok(()));
-            }
-            // As many frames as are there: small packets come in a frame each.
-            match this.poll_some(cx, buf) {
+            let came = match this.poll_answers(cx) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                _ if buf.remaining() == 0 => return Poll::Ready(Ok(())),
+                // As many frames as are there: small packets come in a frame each.
+                _ => this.poll_some(cx, buf),
+            };
+            match came {
                 Poll::Ready(Ok(More::MayCome)) => {}
                 _ if buf.filled().len() > before => return Poll::Ready(Ok(())),
                 outcome => return outcome.map_ok(|_| ()),
