@@ -375,7 +375,14 @@ impl TlsStream {
     /// Take in what the peer sends next.
     fn receive(&mut self) -> Result<(), End> {
         self.socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        match self.connection.read_tls(&mut self.socket) {
+        // A read with a time limit is interrupted when the process is stopped and goes on.
+        let read = loop {
+            match self.connection.read_tls(&mut self.socket) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
             Ok(0) => return Err(End::Closed),
             Ok(_) => {}
             Err(error) => return Err(io_end(&error)),
