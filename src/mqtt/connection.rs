@@ -14,7 +14,7 @@ mod wait;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,9 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
+use self::admission::Admitted;
 use self::end::End;
 use self::wait::{Event, Signals};
 use super::access::Rights;
@@ -59,34 +60,31 @@ pub async fn run<S, P>(
         device.sn = %peer.verified().serial(),
         mqtt.client_id = tracing::field::Empty,
     );
-    async {
-        let _counted = metrics::Connected::new();
-        let mut connection = Connection {
-            hub,
-            peer: &peer,
-            remote,
-            number,
-            stream,
-            decoder: Decoder::new(hub.limits.max_packet.min(CONNECT_MAX_BYTES)),
-            input: BytesMut::new(),
-            chunk: CHUNK_MIN,
-            output: BytesMut::new(),
-            unflushed: false,
-            stalled: None,
-            is_deaf: false,
-            publishing: None,
-            wakes: Wakes::default(),
-            came: Came::default(),
-            rights: None,
-            denials_told: 0,
-            refusal: None,
-            left_with: None,
-        };
-        let ending = connection.serve(shutdown).await;
-        metrics::connection_ended(ending);
-    }
-    .instrument(span)
-    .await;
+    let _counted = metrics::Connected::new();
+    let mut connection = Connection {
+        hub,
+        peer: &peer,
+        remote,
+        number,
+        span,
+        stream,
+        decoder: Decoder::new(hub.limits.max_packet.min(CONNECT_MAX_BYTES)),
+        input: BytesMut::new(),
+        chunk: CHUNK_MIN,
+        output: BytesMut::new(),
+        unflushed: false,
+        stalled: None,
+        deaf_since: None,
+        publishing: None,
+        wakes: Wakes::default(),
+        came: Came::default(),
+        rights: None,
+        denials_told: 0,
+        refusal: None,
+        left_with: None,
+    };
+    let ending = connection.serve(shutdown).await;
+    metrics::connection_ended(ending);
 }
 
 struct Connection<'a, S, P> {
@@ -94,6 +92,8 @@ struct Connection<'a, S, P> {
     peer: &'a P,
     remote: SocketAddr,
     number: u64,
+    /// What is logged of it belongs here.
+    span: Span,
     stream: S,
     decoder: Decoder,
     input: BytesMut,
@@ -102,8 +102,9 @@ struct Connection<'a, S, P> {
     unflushed: bool,
     /// Since when the client has taken nothing of what is written, or not all of it.
     stalled: Option<Instant>,
-    /// The client takes nothing any more.
-    is_deaf: bool,
+    /// Since when the client takes nothing any more. What it has sent before is read all the same: its
+    /// DISCONNECT may be among it.
+    deaf_since: Option<Instant>,
     publishing: Option<Publishing>,
     /// Whom this connection has given messages, and not told yet.
     wakes: Wakes,
@@ -148,49 +149,62 @@ where
     P: Peer,
 {
     async fn serve(&mut self, shutdown: &CancellationToken) -> Ending {
-        let admitted = {
-            let (hub, peer) = (self.hub, self.peer);
-            tokio::select! {
-                biased;
-                _ = peer.until_cut() => Err(Ending::Cut),
-                () = shutdown.cancelled() => Err(Ending::Shutdown),
-                admitted = tokio::time::timeout(hub.limits.connect_timeout, self.admit()) => {
-                    admitted.unwrap_or(Err(Ending::ConnectTimeout))
-                }
+        let span = self.span.clone();
+        let admitted = match self.begin(shutdown).instrument(span.clone()).await {
+            Ok(admitted) => admitted,
+            Err(ending) => return ending,
+        };
+        let connected = self.hub.sys.tally.connected.hold();
+        // Without the span: to enter it at every look costs more than many a part of a message. Whoever
+        // has something to log enters it.
+        let end = self.converse(&admitted, shutdown).await;
+        drop(connected);
+        self.leave(&admitted, end).instrument(span).await
+    }
+
+    /// Until its CONNECT is answered.
+    async fn begin(&mut self, shutdown: &CancellationToken) -> Result<Admitted, Ending> {
+        let (hub, peer) = (self.hub, self.peer);
+        let admitted = tokio::select! {
+            biased;
+            _ = peer.until_cut() => Err(Ending::Cut),
+            () = shutdown.cancelled() => Err(Ending::Shutdown),
+            admitted = tokio::time::timeout(hub.limits.connect_timeout, self.admit()) => {
+                admitted.unwrap_or(Err(Ending::ConnectTimeout))
             }
         };
-        let admitted = match admitted {
-            Ok(admitted) => admitted,
+        match &admitted {
+            Ok(admitted) => self.hold_to_rights(&admitted.cell).await,
             Err(ending) => {
                 tracing::info!(
                     reason = ending.as_str(),
-                    detail = self.cut_words(ending),
+                    detail = self.cut_words(*ending),
                     "connection ended before CONNECT was accepted"
                 );
-                self.refuse_cut(ending);
-                self.tell_refused(ending);
+                self.refuse_cut(*ending);
+                self.tell_refused(*ending);
                 self.write_out(FAREWELL_LIMIT).await;
-                return ending;
             }
-        };
-        let (hub, cell) = (self.hub, admitted.cell.clone());
-        let connected = hub.sys.tally.connected.hold();
-        self.hold_to_rights(&cell).await;
-        let end = self.converse(&cell, admitted.keep_alive, shutdown).await;
+        }
+        admitted
+    }
+
+    /// Let the session go, and say so.
+    async fn leave(&mut self, admitted: &Admitted, end: End) -> Ending {
+        let (hub, cell) = (self.hub, &admitted.cell);
         self.count_came();
         // Whoever was told and ended otherwise before it was woken has no more of it.
         let end = match (self.peer.cut(), end.departure) {
             (Some(why), Departure::Lost | Departure::Shutdown) => self.cut_off(why),
             _ => end,
         };
-        drop(connected);
         if let Some(publishing) = self.publishing.take() {
             let Published { id, qos, .. } = publishing.message;
             cell.session().not_published(id, qos);
         }
         let words = self.words(&end);
-        self.tell_disconnected(&cell, &admitted, &end, words.as_deref());
-        let due = hub.registry.release(&cell, end.departure, hub.now());
+        self.tell_disconnected(cell, admitted, &end, words.as_deref());
+        let due = hub.registry.release(cell, end.departure, hub.now());
         if let Some((topic, will)) = due.will {
             hub.publish_will(cell.shard, cell.key.0, topic, &will);
         }
@@ -216,24 +230,12 @@ where
     }
 
     /// From CONNACK to the end.
-    async fn converse(
-        &mut self,
-        cell: &Arc<Cell>,
-        keep_alive: Option<Duration>,
-        shutdown: &CancellationToken,
-    ) -> End {
-        let peer = self.peer;
+    async fn converse(&mut self, admitted: &Admitted, shutdown: &CancellationToken) -> End {
+        let (peer, cell, keep_alive) = (self.peer, &admitted.cell, admitted.keep_alive);
         let write_timeout = self.hub.limits.write_timeout;
         let silence = keep_alive.map_or(write_timeout, |limit| limit.min(write_timeout));
-        let mut signals = Signals {
-            cut: pin!(peer.until_cut()),
-            cell,
-            woken: pin!(cell.woken()),
-            shutdown: pin!(shutdown.cancelled()),
-            timer: pin!(tokio::time::sleep(silence)),
-            hurried: false,
-            in_a_row: 0,
-        };
+        let mut signals = Signals::new(peer, shutdown);
+        signals.set_timer(silence);
         let mut heard = Instant::now();
         let mut was_reading = true;
         loop {
@@ -267,7 +269,7 @@ where
                 heard = Instant::now();
             }
             was_reading = may_read;
-            match self.wait(&mut signals, may_read).await {
+            match self.wait(cell, &mut signals, may_read).await {
                 Event::Cut(why) => return self.cut_off(why),
                 Event::Shutdown => return End::shutdown(),
                 Event::Published(result) => {
@@ -277,8 +279,15 @@ where
                 }
                 Event::Lost => return End::lost(),
                 Event::Read | Event::Written | Event::Woken => {}
+                Event::Deaf => {
+                    self.go_deaf();
+                    signals.set_timer(FAREWELL_LIMIT);
+                }
                 Event::Time => {
                     let now = Instant::now();
+                    if (self.deaf_since).is_some_and(|since| since + FAREWELL_LIMIT <= now) {
+                        return End::lost();
+                    }
                     let stalls_at = self.stalled.map(|since| since + write_timeout);
                     if stalls_at.is_some_and(|at| at <= now) {
                         return End::silent(Ending::SlowConsumer, Departure::Lost);
@@ -293,7 +302,7 @@ where
                     }
                     let later = now + write_timeout;
                     let next = stalls_at.unwrap_or(later).min(silent_at.unwrap_or(later));
-                    signals.timer.as_mut().reset(next.max(now + TIMER_MIN));
+                    signals.set_timer((next - now).max(TIMER_MIN));
                 }
             }
         }
@@ -354,6 +363,8 @@ where
         if self.output.len() >= target {
             return;
         }
+        // One that takes nothing is answered only so that more of what it has said is processed.
+        let target = self.deaf_since.map_or(target, |_| 1);
         cell.rearm();
         let sent =
             cell.session()
@@ -365,6 +376,16 @@ where
         metrics::dropped(metrics::Drop::Expired, sent.expired);
         metrics::dropped(metrics::Drop::TooOld, sent.too_old);
         metrics::dropped(metrics::Drop::TooLarge, sent.too_large);
+        if self.deaf_since.is_some() {
+            self.output.clear();
+        }
+    }
+
+    fn go_deaf(&mut self) {
+        self.deaf_since = Some(Instant::now());
+        self.output.clear();
+        self.unflushed = false;
+        self.stalled = None;
     }
 
     /// Why the connection must end before it does anything more: looked at before each packet.

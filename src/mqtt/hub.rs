@@ -219,7 +219,8 @@ impl Hub {
             return;
         };
         if let Err(error) = self.keep_retained(&topic, frame) {
-            tracing::debug!(%error, "a message is not retained");
+            let topic = topic.as_str().escape_debug();
+            tracing::debug!(%error, %topic, "a message is not retained");
         }
         // Afterwards: a round that looks in between is followed by one that looks again.
         self.keeper.retained_changed(&topic);

@@ -4,15 +4,16 @@
 //! the lock of a source when it gives a message to a shard: that comes before the table, and no
 //! message is published while the table or a session is locked.
 
+mod bell;
 mod wakes;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use bytestring::ByteString;
 use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
 use tokio_util::task::TaskTracker;
 
 use super::access::Rights;
@@ -27,6 +28,7 @@ use super::shared::Presence;
 use super::sys::tally::Tally;
 use super::topics::{Subscription, TopicFilter};
 
+use self::bell::Bell;
 pub use self::wakes::Wakes;
 
 /// A session where tasks can reach it.
@@ -45,7 +47,7 @@ pub struct Cell {
     /// What its client was allowed when all that it holds was held against it.
     held_to: Mutex<Option<Arc<Rights>>>,
     woken: AtomicBool,
-    wake: Notify,
+    bell: Bell,
     kick: AtomicU8,
     /// Notified when the connection has let the session go.
     pub released: Notify,
@@ -86,12 +88,13 @@ impl Cell {
 
     /// Tell the connection that there is something to send.
     fn end_wake(&self) {
-        self.wake.notify_one();
+        self.bell.ring();
     }
 
-    /// Resolves when there may be something to send, or the connection may have to let go. Cancel safe.
-    pub fn woken(&self) -> Notified<'_> {
-        self.wake.notified()
+    /// Ready when there may be something to send, or the connection may have to let go. For the
+    /// connection alone.
+    pub fn poll_woken(&self, context: &Context<'_>) -> Poll<()> {
+        self.bell.poll_rung(context)
     }
 
     /// What is queued from now on wakes again. To be called before the queue is looked at.
@@ -122,7 +125,7 @@ impl Cell {
             .kick
             .compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire);
         drop(session);
-        self.wake.notify_one();
+        self.bell.ring();
         true
     }
 
@@ -204,7 +207,7 @@ impl Shard {
             session: Mutex::new(session),
             held_to: Mutex::new(None),
             woken: AtomicBool::new(false),
-            wake: Notify::new(),
+            bell: Bell::default(),
             kick: AtomicU8::new(0),
             released: Notify::new(),
         })

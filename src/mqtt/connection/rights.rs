@@ -47,6 +47,7 @@ where
         }
         self.denials_told += 1;
         let topic: String = topic.chars().take(MAX_TOPIC_TOLD).collect();
+        let _in_span = self.span.enter();
         tracing::info!(
             action,
             topic = %topic.escape_debug(),

@@ -140,6 +140,7 @@ where
                 Ok(())
             }
             Err(error) => {
+                let _in_span = self.span.enter();
                 tracing::error!(%error, "the bus did not take a message");
                 cell.session().not_published(id, qos);
                 Err(End::saying(
@@ -256,6 +257,7 @@ where
                 match shard.subscribe(cell, subscription, Presence::Online) {
                     Ok(place) => place,
                     Err(error) => {
+                        let _in_span = self.span.enter();
                         tracing::error!(%error, "the bus did not take a subscription");
                         return (reason::UNSPECIFIED, None);
                     }

@@ -3,6 +3,7 @@
 mod access;
 mod bounds;
 mod control;
+mod deaf;
 mod figures;
 mod gate;
 mod harness;

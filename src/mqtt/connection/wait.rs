@@ -8,12 +8,13 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::futures::Notified;
-use tokio::task::coop::has_budget_remaining;
-use tokio::time::{Instant, Sleep};
-use tokio_util::sync::WaitForCancellationFuture;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::Connection;
 use crate::mqtt::bus::{BusError, Routed};
@@ -31,9 +32,11 @@ pub(super) enum Event {
     Published(Result<Routed, BusError>),
     /// The client has taken something, and there is more to do now.
     Written,
+    /// The client takes nothing any more.
+    Deaf,
     /// The client has sent something.
     Read,
-    /// The client has gone, or cannot be reached.
+    /// The client has gone.
     Lost,
     /// There may be something to send, or the session is to be let go.
     Woken,
@@ -42,60 +45,38 @@ pub(super) enum Event {
 }
 
 /// What is told to the connection, and the time. Kept from wait to wait.
-pub(super) struct Signals<'p, 'a, C> {
-    pub(super) cut: Pin<&'p mut C>,
-    pub(super) cell: &'a Cell,
-    pub(super) woken: Pin<&'p mut Notified<'a>>,
-    pub(super) shutdown: Pin<&'p mut WaitForCancellationFuture<'a>>,
-    pub(super) timer: Pin<&'p mut Sleep>,
+pub(super) struct Signals<'a> {
+    /// What is rare. Each is looked at only when it has woken the task: most looks find nothing here.
+    rare: FuturesUnordered<Pin<Box<dyn Future<Output = Event> + Send + 'a>>>,
     /// The last wait ended without a look at the client.
-    pub(super) hurried: bool,
-    /// Waits since the last one in which everything was looked at.
-    pub(super) in_a_row: u32,
+    hurried: bool,
 }
 
-impl<C: Future<Output = Cut>> Signals<'_, '_, C> {
-    /// What comes before anything is done for the client.
-    fn poll_first(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        // First of all: whoever has to go gets nothing more.
-        if let Poll::Ready(why) = self.cut.as_mut().poll(context) {
-            return Poll::Ready(Event::Cut(why));
-        }
-        if self.in_a_row < MOST_IN_A_ROW {
-            return Poll::Pending;
-        }
-        // The client has always something to do. The timer itself would say nothing while the task has had
-        // its share of the time.
-        self.in_a_row = 0;
-        match self.timer.deadline() <= Instant::now() {
-            true => Poll::Ready(Event::Time),
-            false => self.poll_shutdown(context),
-        }
+impl<'a> Signals<'a> {
+    pub(super) fn new(peer: &'a impl Peer, shutdown: &'a CancellationToken) -> Self {
+        let signals = Self {
+            rare: FuturesUnordered::new(),
+            hurried: false,
+        };
+        signals.tell(async { Event::Cut(peer.until_cut().await) });
+        signals.tell(async {
+            shutdown.cancelled().await;
+            Event::Shutdown
+        });
+        signals
     }
 
-    fn poll_woken(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let woken = self.woken.as_mut().poll(context);
-        if woken.is_ready() {
-            self.woken.set(self.cell.woken());
-        }
-        woken
+    /// Tell the connection that the time is up after this long.
+    pub(super) fn set_timer(&self, after: Duration) {
+        let timer = tokio::time::sleep(after);
+        self.tell(async {
+            timer.await;
+            Event::Time
+        });
     }
 
-    /// What may wait until nothing else is to be done. All connections share the first.
-    fn poll_last(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        if has_budget_remaining() {
-            self.in_a_row = 0;
-        }
-        if let Poll::Ready(event) = self.poll_shutdown(context) {
-            return Poll::Ready(event);
-        }
-        let up = self.timer.as_mut().poll(context);
-        up.map(|()| Event::Time)
-    }
-
-    fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        let stops = self.shutdown.as_mut().poll(context);
-        stops.map(|()| Event::Shutdown)
+    fn tell(&self, event: impl Future<Output = Event> + Send + 'a) {
+        self.rare.push(Box::pin(event));
     }
 }
 
@@ -105,33 +86,36 @@ where
     P: Peer,
 {
     /// Write what there is to write, until something else happens. Cancel safe.
-    pub(super) async fn wait<C: Future<Output = Cut>>(
+    pub(super) async fn wait(
         &mut self,
-        signals: &mut Signals<'_, '_, C>,
+        cell: &Cell,
+        signals: &mut Signals<'_>,
         may_read: bool,
     ) -> Event {
         if may_read {
             self.input.reserve(self.chunk);
         }
-        signals.in_a_row += 1;
         std::future::poll_fn(|context| {
-            if let Poll::Ready(event) = signals.poll_first(context) {
+            // Before anything is done for the client, whatever it has to do: whoever has to go gets
+            // nothing more, from when that is so.
+            if let Some(why) = self.peer.cut() {
+                return Poll::Ready(Event::Cut(why));
+            }
+            if let Poll::Ready(Some(event)) = signals.rare.poll_next_unpin(context) {
                 return Poll::Ready(event);
             }
-            let woken = signals.poll_woken(context).is_ready();
+            let woken = cell.poll_woken(context).is_ready();
             // What there is to send is collected before the client is looked at, but not twice in a row:
             // it shall be heard, too, however much there is for it.
             signals.hurried = woken && !signals.hurried;
             if signals.hurried {
                 return Poll::Ready(Event::Woken);
             }
-            if let Poll::Ready(event) = self.poll_client(context, may_read) {
-                return Poll::Ready(event);
+            let client = self.poll_client(context, may_read);
+            match client.is_pending() && woken {
+                true => Poll::Ready(Event::Woken),
+                false => client,
             }
-            if woken {
-                return Poll::Ready(Event::Woken);
-            }
-            signals.poll_last(context)
         })
         .await
     }
@@ -145,44 +129,30 @@ where
         {
             return Poll::Ready(Event::Published(result));
         }
-        let written = self.write_now(context);
+        let Ok(octets) = self.write_now(context) else {
+            return Poll::Ready(Event::Deaf);
+        };
         if !may_read {
-            return match written {
+            return match octets {
+                0 => Poll::Pending,
                 // There is room for what was not collected, and so not read, for want of it.
-                true => Poll::Ready(Event::Written),
-                false => Poll::Pending,
+                _ => Poll::Ready(Event::Written),
             };
         }
-        match pin!(self.stream.read_buf(&mut self.input)).poll(context) {
-            Poll::Ready(Ok(octets)) if octets > 0 => {
+        let read = pin!(self.stream.read_buf(&mut self.input)).poll(context);
+        read.map(|read| match read {
+            Ok(octets @ 1..) => {
                 self.hub.sys.tally.octets_received.add(octets);
                 self.adapt(octets);
-                Poll::Ready(Event::Read)
+                Event::Read
             }
-            Poll::Pending if !self.is_deaf || !has_budget_remaining() => Poll::Pending,
-            Poll::Ready(_) | Poll::Pending => Poll::Ready(Event::Lost),
-        }
+            Ok(0) | Err(_) => Event::Lost,
+        })
     }
 
-    /// Write, and flush if that is all, as far as the client takes it now. Whether there is more room than
-    /// before.
-    fn write_now(&mut self, context: &mut Context<'_>) -> bool {
-        if !self.is_deaf {
-            match self.try_write(context) {
-                Ok(octets) => return octets > 0,
-                // What it has sent before is read all the same: its DISCONNECT may be there.
-                Err(_) => self.is_deaf = true,
-            }
-        }
-        let had_something = !self.output.is_empty();
-        self.output.clear();
-        self.unflushed = false;
-        self.stalled = None;
-        had_something
-    }
-
-    /// Gives how many octets the client has taken.
-    fn try_write(&mut self, context: &mut Context<'_>) -> io::Result<usize> {
+    /// Write, and flush if that is all, as far as the client takes it now. Gives how many octets it has
+    /// taken.
+    fn write_now(&mut self, context: &mut Context<'_>) -> io::Result<usize> {
         let mut octets = 0;
         while !self.output.is_empty()
             && let Poll::Ready(written) =
@@ -209,6 +179,3 @@ where
         Ok(octets)
     }
 }
-
-/// Waits that may end before everything is looked at.
-const MOST_IN_A_ROW: u32 = 64;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tracing::Span;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
@@ -35,6 +36,10 @@ pub struct WebSocket<S> {
     next_answer: Option<Frame>,
     unflushed: bool,
     closing: Closing,
+    /// An answer could not be sent, and so nothing can.
+    is_broken: bool,
+    /// In which it came to be, for the log.
+    span: Span,
 }
 
 #[derive(Debug)]
@@ -116,6 +121,8 @@ where
             next_answer: None,
             unflushed: false,
             closing: Closing::Open,
+            is_broken: false,
+            span: Span::current(),
         }
     }
 
@@ -235,7 +242,9 @@ where
     }
 
     fn fail(&mut self, fault: Fault) -> io::Error {
-        tracing::info!(reason = fault.as_str(), detail = %fault, "the WebSocket was failed");
+        self.span.in_scope(|| {
+            tracing::info!(reason = fault.as_str(), detail = %fault, "the WebSocket was failed");
+        });
         metrics::websocket_failed(fault.as_str());
         self.say_close(Some(fault.code()));
         io::Error::new(io::ErrorKind::InvalidData, fault)
@@ -243,6 +252,9 @@ where
 
     /// Send the answers that wait, if no frame is under way.
     fn poll_answers(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_broken {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         if !self.writing.is_between_frames() || self.closing == Closing::Sent {
             return Poll::Ready(Ok(()));
         }
@@ -298,14 +310,15 @@ where
         let before = buf.filled().len();
         loop {
             // Nobody may be writing: a Ping is answered from here. What cannot be sent now is sent
-            // later, and does not keep from reading.
-            let came = match this.poll_answers(cx) {
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                _ if buf.remaining() == 0 => return Poll::Ready(Ok(())),
-                // As many frames as are there: small packets come in a frame each.
-                _ => this.poll_some(cx, buf),
-            };
-            match came {
+            // later, and what never can is an error for whoever writes: neither keeps from reading.
+            if let Poll::Ready(Err(_)) = this.poll_answers(cx) {
+                this.is_broken = true;
+            }
+            if buf.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            // As many frames as are there: small packets come in a frame each.
+            match this.poll_some(cx, buf) {
                 Poll::Ready(Ok(More::MayCome)) => {}
                 _ if buf.filled().len() > before => return Poll::Ready(Ok(())),
                 outcome => return outcome.map_ok(|_| ()),

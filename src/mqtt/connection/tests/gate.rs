@@ -169,7 +169,7 @@ async fn a_client_that_is_cut_while_it_waits_for_its_session_is_refused_and_told
     let mut five = world.client5(&device("c"), connect5("stuck")).await;
     // It waits for the session now.
     while cell.kicked().is_none() {
-        cell.woken().await;
+        std::future::poll_fn(|context| cell.poll_woken(context)).await;
     }
     five.cut.send(Some(Cut::DeviceInactive)).unwrap();
     match five.next().await {

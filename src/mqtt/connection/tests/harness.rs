@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::{v3, v5};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::sync::CancellationToken;
@@ -130,6 +130,14 @@ impl World {
         buffer: usize,
     ) -> (DuplexStream, watch::Sender<Option<Cut>>) {
         let (near, far) = tokio::io::duplex(buffer);
+        (near, self.serve(who, far))
+    }
+
+    /// Serve this peer over this stream. Gives what its trust is ended with.
+    pub(super) fn serve<S>(&self, who: &Who, stream: S) -> watch::Sender<Option<Cut>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, cut) = watch::channel(None);
         let peer = TestPeer {
             verified: verified(who),
@@ -137,8 +145,8 @@ impl World {
         };
         let (hub, shutdown) = (self.broker.hub().clone(), self.shutdown.clone());
         let remote: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        tokio::spawn(async move { connection::run(&hub, far, peer, remote, &shutdown).await });
-        (near, sender)
+        tokio::spawn(async move { connection::run(&hub, stream, peer, remote, &shutdown).await });
+        sender
     }
 
     pub(super) fn dial(&self, who: &Who) -> (DuplexStream, watch::Sender<Option<Cut>>) {
@@ -437,6 +445,23 @@ pub(super) fn options(qos: QoS) -> v5::SubscriptionOptions {
         qos,
         ..Default::default()
     }
+}
+
+/// A will for topic `will`, delayed by so many seconds.
+pub(super) fn will(delay: u32) -> Option<v5::LastWill> {
+    Some(v5::LastWill {
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: "will".into(),
+        message: "gone".into(),
+        will_delay_interval_sec: Some(delay),
+        correlation_data: None,
+        message_expiry_interval: None,
+        content_type: Some("text/plain".into()),
+        user_properties: vec![("k".into(), "v".into())],
+        is_utf8_payload: None,
+        response_topic: None,
+    })
 }
 
 pub(super) fn message(topic: &str, qos: QoS, payload: &'static str) -> v5_publish::Publish {

@@ -13,22 +13,6 @@ fn lasting(id: &'static str) -> v5::Connect {
     }
 }
 
-fn will(delay: u32) -> Option<v5::LastWill> {
-    Some(v5::LastWill {
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        topic: "will".into(),
-        message: "gone".into(),
-        will_delay_interval_sec: Some(delay),
-        correlation_data: None,
-        message_expiry_interval: None,
-        content_type: None,
-        user_properties: vec![("k".into(), "v".into())],
-        is_utf8_payload: None,
-        response_topic: None,
-    })
-}
-
 #[tokio::test]
 async fn what_was_not_acknowledged_comes_again_with_its_id() {
     let world = World::start().await;
@@ -301,25 +285,4 @@ async fn a_client_without_an_id_is_given_one() {
     let (_client, ack) = world.connect5(&device("d"), connect).await;
     let id = ack.assigned_client_id.unwrap();
     assert!(world.broker.session(&id).unwrap().connected);
-}
-
-#[tokio::test]
-async fn a_client_that_takes_nothing_any_more_is_heard_all_the_same() {
-    let world = World::start().await;
-    let mut watcher = world.simple5("w").await;
-    watcher.subscribe("will", QoS::AtLeastOnce).await;
-    let (stream, cut) = world.dial_with(&device("c"), 64);
-    let mut client = Client5::new(stream, cut);
-    let connect = v5::Connect {
-        last_will: will(0),
-        ..connect5("c")
-    };
-    client.send(connect).await;
-    client.recv().await;
-    // More answers than there is room for, then DISCONNECT.
-    client.send_raw(&PING.repeat(64)).await;
-    client.send_raw(&[0xE0, 0]).await;
-    drop(client);
-    world.until("c", |session| session.is_none()).await;
-    watcher.settle().await;
 }

@@ -121,6 +121,24 @@ async fn frames_that_are_there_are_read_at_once_and_a_fault_after_them() {
 }
 
 #[tokio::test]
+async fn client_that_cannot_be_answered_any_more_is_read_to_its_end() {
+    let (mut server, mut far) = pair(1 << 16);
+    let mut client = Client::new();
+    for said in [
+        Said::Ping(Bytes::from_static(b"there?")),
+        Said::binary(b"last".to_vec()),
+    ] {
+        far.write_all(&client.say(said)).await.unwrap();
+    }
+    drop(far);
+    let mut read = Vec::new();
+    within(server.read_to_end(&mut read)).await.unwrap();
+    assert_eq!(read, b"last");
+    let error = within(server.write(b"answer")).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
 async fn what_is_written_at_once_is_one_frame() {
     let (mut server, mut far) = pair(1 << 20);
     let mut client = Client::new();

@@ -195,7 +195,7 @@ async fn will_that_falls_due_while_the_last_sessions_are_written_goes_out_at_the
     let connect = v5::Connect {
         last_will: Some(v5::LastWill {
             topic: "t".into(),
-            ..wills::will(100).unwrap()
+            ..will(100).unwrap()
         }),
         ..lasting("b")
     };

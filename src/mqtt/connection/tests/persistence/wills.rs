@@ -2,22 +2,6 @@
 
 use super::*;
 
-pub(super) fn will(delay: u32) -> Option<v5::LastWill> {
-    Some(v5::LastWill {
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        topic: "will".into(),
-        message: "gone".into(),
-        will_delay_interval_sec: Some(delay),
-        correlation_data: None,
-        message_expiry_interval: None,
-        content_type: Some("text/plain".into()),
-        user_properties: vec![("k".into(), "v".into())],
-        is_utf8_payload: None,
-        response_topic: None,
-    })
-}
-
 #[tokio::test]
 async fn will_waits_for_its_delay_across_a_restart_and_goes_out_once() {
     let place = Place::new();
