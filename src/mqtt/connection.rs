@@ -234,7 +234,7 @@ where
         let (peer, cell, keep_alive) = (self.peer, &admitted.cell, admitted.keep_alive);
         let write_timeout = self.hub.limits.write_timeout;
         let silence = keep_alive.map_or(write_timeout, |limit| limit.min(write_timeout));
-        let mut signals = Signals::new(peer, shutdown);
+        let mut signals = Signals::new(peer, shutdown, cell);
         signals.set_timer(silence);
         let mut heard = Instant::now();
         let mut was_reading = true;
@@ -269,7 +269,7 @@ where
                 heard = Instant::now();
             }
             was_reading = may_read;
-            match self.wait(cell, &mut signals, may_read).await {
+            match self.wait(&mut signals, may_read).await {
                 Event::Cut(why) => return self.cut_off(why),
                 Event::Shutdown => return End::shutdown(),
                 Event::Published(result) => {
@@ -285,8 +285,16 @@ where
                 }
                 Event::Time => {
                     let now = Instant::now();
-                    if (self.deaf_since).is_some_and(|since| since + FAREWELL_LIMIT <= now) {
-                        return End::lost();
+                    if let Some(since) = self.deaf_since {
+                        // As long as it has something to say, but not for ever.
+                        let is_over = since.max(heard) + FAREWELL_LIMIT <= now
+                            && all
+                            && self.publishing.is_none();
+                        if is_over || since + write_timeout <= now {
+                            return End::lost();
+                        }
+                        signals.set_timer(FAREWELL_LIMIT);
+                        continue;
                     }
                     let stalls_at = self.stalled.map(|since| since + write_timeout);
                     if stalls_at.is_some_and(|at| at <= now) {
@@ -360,11 +368,14 @@ where
 
     /// Take from the session what may be sent.
     fn collect(&mut self, cell: &Cell, target: usize) {
+        if self.deaf_since.is_some() {
+            // Out of the way of what it has said besides.
+            cell.session().drop_answers();
+            return;
+        }
         if self.output.len() >= target {
             return;
         }
-        // One that takes nothing is answered only so that more of what it has said is processed.
-        let target = self.deaf_since.map_or(target, |_| 1);
         cell.rearm();
         let sent =
             cell.session()
@@ -376,9 +387,6 @@ where
         metrics::dropped(metrics::Drop::Expired, sent.expired);
         metrics::dropped(metrics::Drop::TooOld, sent.too_old);
         metrics::dropped(metrics::Drop::TooLarge, sent.too_large);
-        if self.deaf_since.is_some() {
-            self.output.clear();
-        }
     }
 
     fn go_deaf(&mut self) {

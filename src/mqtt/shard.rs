@@ -10,7 +10,6 @@ mod wakes;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
 use bytestring::ByteString;
 use tokio::sync::Notify;
@@ -29,6 +28,7 @@ use super::sys::tally::Tally;
 use super::topics::{Subscription, TopicFilter};
 
 use self::bell::Bell;
+pub use self::bell::Listener;
 pub use self::wakes::Wakes;
 
 /// A session where tasks can reach it.
@@ -91,10 +91,9 @@ impl Cell {
         self.bell.ring();
     }
 
-    /// Ready when there may be something to send, or the connection may have to let go. For the
-    /// connection alone.
-    pub fn poll_woken(&self, context: &Context<'_>) -> Poll<()> {
-        self.bell.poll_rung(context)
+    /// For the connection, to hear when there may be something to send, or it may have to let go.
+    pub fn listen(&self) -> Listener<'_> {
+        self.bell.listen()
     }
 
     /// What is queued from now on wakes again. To be called before the queue is looked at.

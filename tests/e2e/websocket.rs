@@ -155,6 +155,9 @@ fn what_breaks_a_rule_of_websocket_closes_the_connection_with_the_code() {
     let mut text = open();
     text.say(Message::text("{}")).unwrap();
     assert_eq!(text.wait_close(), CloseCode::Unsupported);
+    fleet.broker.wait_log("why, and of whom", |line| {
+        line.contains("what came cannot be read") && line.contains("conn{conn.id=")
+    });
     let mut unmasked = open();
     unmasked.send_raw(&[0x82, 2, 0xc0, 0]).unwrap();
     assert_eq!(unmasked.wait_close(), CloseCode::Protocol);

@@ -80,7 +80,11 @@ where
                     self.hub.sys.tally.octets_received.add(octets);
                     self.adapt(octets);
                 }
-                _ => return Err(Ending::ConnectionLost),
+                Ok(_) => return Err(Ending::ConnectionLost),
+                Err(error) => {
+                    self.tell_unreadable(&error);
+                    return Err(Ending::ConnectionLost);
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What operators are told of a connection.
 
 use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,6 +23,14 @@ where
 {
     pub(super) fn tell_connected(&self, terms: &Terms<'_>) {
         self.hub.sys.connected(&self.who(), terms);
+    }
+
+    /// What came is against the rules of what carries it. That somebody has gone is not told here.
+    pub(super) fn tell_unreadable(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::InvalidData {
+            let _in_span = self.span.enter();
+            tracing::info!(%error, "what came cannot be read");
+        }
     }
 
     /// To be told before the session is let go: what comes next of this client comes after it.

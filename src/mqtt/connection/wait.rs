@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::Connection;
 use crate::mqtt::bus::{BusError, Routed};
 use crate::mqtt::identity::Peer;
-use crate::mqtt::shard::Cell;
+use crate::mqtt::shard::{Cell, Listener};
 use crate::tls::live::Cut;
 
 /// What has happened.
@@ -48,14 +48,25 @@ pub(super) enum Event {
 pub(super) struct Signals<'a> {
     /// What is rare. Each is looked at only when it has woken the task: most looks find nothing here.
     rare: FuturesUnordered<Pin<Box<dyn Future<Output = Event> + Send + 'a>>>,
+    /// What has happened of that. What the client has said before comes first, as far as it is there.
+    due: Option<Event>,
+    looks_left: u32,
+    bell: Listener<'a>,
     /// The last wait ended without a look at the client.
     hurried: bool,
 }
 
 impl<'a> Signals<'a> {
-    pub(super) fn new(peer: &'a impl Peer, shutdown: &'a CancellationToken) -> Self {
+    pub(super) fn new(
+        peer: &'a impl Peer,
+        shutdown: &'a CancellationToken,
+        cell: &'a Cell,
+    ) -> Self {
         let signals = Self {
             rare: FuturesUnordered::new(),
+            due: None,
+            looks_left: 0,
+            bell: cell.listen(),
             hurried: false,
         };
         signals.tell(async { Event::Cut(peer.until_cut().await) });
@@ -75,6 +86,26 @@ impl<'a> Signals<'a> {
         });
     }
 
+    fn poll_rare(&mut self, context: &mut Context<'_>) {
+        if self.due.is_none()
+            && let Poll::Ready(event) = self.rare.poll_next_unpin(context)
+        {
+            self.due = event;
+            self.looks_left = MOST_LOOKS;
+        }
+    }
+
+    /// Whether the client is looked at before what is due.
+    fn may_look(&mut self) -> bool {
+        if self.due.is_some() {
+            match self.looks_left.checked_sub(1) {
+                Some(left) => self.looks_left = left,
+                None => return false,
+            }
+        }
+        true
+    }
+
     fn tell(&self, event: impl Future<Output = Event> + Send + 'a) {
         self.rare.push(Box::pin(event));
     }
@@ -86,35 +117,32 @@ where
     P: Peer,
 {
     /// Write what there is to write, until something else happens. Cancel safe.
-    pub(super) async fn wait(
-        &mut self,
-        cell: &Cell,
-        signals: &mut Signals<'_>,
-        may_read: bool,
-    ) -> Event {
+    pub(super) async fn wait(&mut self, signals: &mut Signals<'_>, may_read: bool) -> Event {
         if may_read {
             self.input.reserve(self.chunk);
         }
         std::future::poll_fn(|context| {
-            // Before anything is done for the client, whatever it has to do: whoever has to go gets
-            // nothing more, from when that is so.
+            // First of all: whoever has to go gets nothing more.
             if let Some(why) = self.peer.cut() {
                 return Poll::Ready(Event::Cut(why));
             }
-            if let Poll::Ready(Some(event)) = signals.rare.poll_next_unpin(context) {
-                return Poll::Ready(event);
-            }
-            let woken = cell.poll_woken(context).is_ready();
+            signals.poll_rare(context);
+            let woken = signals.bell.poll_rung(context).is_ready();
             // What there is to send is collected before the client is looked at, but not twice in a row:
             // it shall be heard, too, however much there is for it.
             signals.hurried = woken && !signals.hurried;
             if signals.hurried {
                 return Poll::Ready(Event::Woken);
             }
-            let client = self.poll_client(context, may_read);
-            match client.is_pending() && woken {
-                true => Poll::Ready(Event::Woken),
-                false => client,
+            if signals.may_look()
+                && let Poll::Ready(event) = self.poll_client(context, may_read)
+            {
+                return Poll::Ready(event);
+            }
+            match signals.due.take() {
+                Some(event) => Poll::Ready(event),
+                None if woken => Poll::Ready(Event::Woken),
+                None => Poll::Pending,
             }
         })
         .await
@@ -146,7 +174,11 @@ where
                 self.adapt(octets);
                 Event::Read
             }
-            Ok(0) | Err(_) => Event::Lost,
+            Ok(0) => Event::Lost,
+            Err(error) => {
+                self.tell_unreadable(&error);
+                Event::Lost
+            }
         })
     }
 
@@ -179,3 +211,6 @@ where
         Ok(octets)
     }
 }
+
+/// Looks at a client that always has something to do, before what is due.
+const MOST_LOOKS: u32 = 64;

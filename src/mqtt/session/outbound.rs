@@ -79,6 +79,11 @@ impl Session {
         self.outbound.control.len()
     }
 
+    /// The client takes no answers any more.
+    pub fn drop_answers(&mut self) {
+        self.outbound.control.clear();
+    }
+
     /// Write what may be sent now, until `out` has `target` octets or more.
     pub fn transmit(&mut self, now: u64, out: &mut BytesMut, target: usize) -> Sent {
         let mut sent = Sent::default();

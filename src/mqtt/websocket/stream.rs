@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tracing::Span;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
@@ -38,8 +37,6 @@ pub struct WebSocket<S> {
     closing: Closing,
     /// An answer could not be sent, and so nothing can.
     is_broken: bool,
-    /// In which it came to be, for the log.
-    span: Span,
 }
 
 #[derive(Debug)]
@@ -122,7 +119,6 @@ where
             unflushed: false,
             closing: Closing::Open,
             is_broken: false,
-            span: Span::current(),
         }
     }
 
@@ -242,9 +238,6 @@ where
     }
 
     fn fail(&mut self, fault: Fault) -> io::Error {
-        self.span.in_scope(|| {
-            tracing::info!(reason = fault.as_str(), detail = %fault, "the WebSocket was failed");
-        });
         metrics::websocket_failed(fault.as_str());
         self.say_close(Some(fault.code()));
         io::Error::new(io::ErrorKind::InvalidData, fault)

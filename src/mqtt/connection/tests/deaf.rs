@@ -1,9 +1,9 @@
-//! Clients that take nothing any more: what they have said counts all the same.
+//! Clients that take nothing any more, or are heard late: what they have said counts all the same.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use rmqtt_codec::types::QoS;
@@ -11,35 +11,59 @@ use rmqtt_codec::v5;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::harness::*;
+use crate::mqtt::connection::FAREWELL_LIMIT;
+use crate::mqtt::settings::Settings;
 
-/// The server's end of a connection on which nothing can be sent from some time on.
-struct Breaking {
-    stream: DuplexStream,
-    is_broken: Arc<AtomicBool>,
+/// What a connection does not do.
+#[derive(Default)]
+struct Faults {
+    /// Nothing can be sent.
+    is_broken: AtomicBool,
     /// Octets are taken until they are flushed, as TLS does it.
-    is_buffered: bool,
+    is_buffered: AtomicBool,
+    /// What comes is not seen, and when it is, it wakes nobody.
+    is_hidden: AtomicBool,
+    /// Looks at what is hidden.
+    looks: AtomicUsize,
 }
 
-impl Breaking {
+/// The server's end of a connection with faults.
+struct Faulty {
+    stream: DuplexStream,
+    faults: Arc<Faults>,
+}
+
+impl Faulty {
     fn check(&self, is_flush: bool) -> io::Result<()> {
-        match self.is_broken.load(Ordering::Acquire) && (is_flush || !self.is_buffered) {
+        let Faults {
+            is_broken,
+            is_buffered,
+            ..
+        } = &*self.faults;
+        match is_broken.load(Ordering::Acquire)
+            && (is_flush || !is_buffered.load(Ordering::Acquire))
+        {
             true => Err(io::ErrorKind::BrokenPipe.into()),
             false => Ok(()),
         }
     }
 }
 
-impl AsyncRead for Breaking {
+impl AsyncRead for Faulty {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.faults.is_hidden.load(Ordering::Acquire) {
+            self.faults.looks.fetch_add(1, Ordering::AcqRel);
+            return Poll::Pending;
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Breaking {
+impl AsyncWrite for Faulty {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -60,23 +84,38 @@ impl AsyncWrite for Breaking {
     }
 }
 
-/// A client `c` with a will for topic `will`, and what breaks its connection.
-async fn breaking(world: &World, is_buffered: bool) -> (Client5, Arc<AtomicBool>) {
+/// A client `c` with a will for topic `will`, and the faults that its connection can have.
+async fn faulty(world: &World, keep_alive: u16) -> (Client5, Arc<Faults>) {
     let (near, far) = tokio::io::duplex(1 << 20);
-    let is_broken = Arc::new(AtomicBool::new(false));
-    let stream = Breaking {
+    let faults = Arc::<Faults>::default();
+    let stream = Faulty {
         stream: far,
-        is_broken: is_broken.clone(),
-        is_buffered,
+        faults: faults.clone(),
     };
     let mut client = Client5::new(near, world.serve(&device("c"), stream));
     let connect = v5::Connect {
         last_will: will(0),
+        keep_alive,
         ..connect5("c")
     };
     client.send(connect).await;
     client.recv().await;
-    (client, is_broken)
+    (client, faults)
+}
+
+/// Wait until that is so. By the clock of the wall: the other may stand.
+async fn until(what: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !what() {
+        assert!(start.elapsed() < PATIENCE, "it never came to that");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Wait until the count of packets that the broker has processed is so much higher.
+async fn until_heard(world: &World, packets: &mut u64) {
+    *packets += 1;
+    until(|| world.broker.hub().sys.tally.packets_received.get() >= *packets).await;
 }
 
 /// A client that is told of the will.
@@ -110,17 +149,42 @@ async fn a_client_that_takes_nothing_any_more_is_heard_all_the_same() {
 async fn the_last_word_of_a_client_may_come_after_its_connection_broke() {
     let world = World::start().await;
     let mut watcher = watcher(&world).await;
-    let (mut client, is_broken) = breaking(&world, false).await;
-    is_broken.store(true, Ordering::Release);
-    let sent = &world.broker.hub().sys.tally.packets_sent;
-    let before = sent.get();
-    client.send_raw(&PING).await;
-    while sent.get() == before {
-        tokio::task::yield_now().await;
+    let (mut client, faults) = faulty(&world, 0).await;
+    faults.is_broken.store(true, Ordering::Release);
+    let mut heard = world.broker.hub().sys.tally.packets_received.get();
+    tokio::time::pause();
+    // A long farewell: it takes more time than silence may.
+    for _ in 0..8 {
+        client.send_raw(&PING).await;
+        until_heard(&world, &mut heard).await;
+        tokio::time::advance(FAREWELL_LIMIT / 2).await;
     }
     client.send_raw(&[0xE0, 0]).await;
-    world.until("c", |session| session.is_none()).await;
+    until(|| world.broker.session("c").is_none()).await;
+    tokio::time::resume();
     watcher.settle().await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_and_never_stops_is_given_up_in_the_end() {
+    let world = World::start().await;
+    let mut watcher = watcher(&world).await;
+    let (mut client, faults) = faulty(&world, 0).await;
+    faults.is_broken.store(true, Ordering::Release);
+    let mut heard = world.broker.hub().sys.tally.packets_received.get();
+    tokio::time::pause();
+    let mut left = Settings::default().limits.write_timeout + FAREWELL_LIMIT;
+    while let Some(less) = left.checked_sub(FAREWELL_LIMIT / 2) {
+        left = less;
+        if world.broker.session("c").is_some() {
+            client.send_raw(&PING).await;
+            until_heard(&world, &mut heard).await;
+        }
+        tokio::time::advance(FAREWELL_LIMIT / 2).await;
+    }
+    until(|| world.broker.session("c").is_none()).await;
+    tokio::time::resume();
+    assert_eq!(watcher.message().await.topic, "will");
 }
 
 #[tokio::test]
@@ -128,9 +192,10 @@ async fn a_client_that_takes_nothing_and_says_nothing_is_given_up_soon() {
     for is_buffered in [false, true] {
         let world = World::start().await;
         let mut watcher = watcher(&world).await;
-        let (mut client, is_broken) = breaking(&world, is_buffered).await;
+        let (mut client, faults) = faulty(&world, 0).await;
         client.subscribe("t", QoS::AtMostOnce).await;
-        is_broken.store(true, Ordering::Release);
+        faults.is_buffered.store(is_buffered, Ordering::Release);
+        faults.is_broken.store(true, Ordering::Release);
         // More than is collected in one go: meanwhile nothing is read from it.
         let large = v5_publish::Publish {
             payload: vec![b'x'; 100_000].into(),
@@ -139,4 +204,16 @@ async fn a_client_that_takes_nothing_and_says_nothing_is_given_up_soon() {
         watcher.send(large).await;
         assert_eq!(watcher.message().await.topic, "will");
     }
+}
+
+#[tokio::test]
+async fn what_is_there_when_the_time_is_up_counts() {
+    let world = World::start().await;
+    let (mut client, faults) = faulty(&world, 1).await;
+    faults.is_hidden.store(true, Ordering::Release);
+    client.send_raw(&PING).await;
+    until(|| faults.looks.load(Ordering::Acquire) > 0).await;
+    // From here on nothing but the time wakes the connection.
+    faults.is_hidden.store(false, Ordering::Release);
+    assert!(matches!(client.recv().await, v5::Packet::PingResponse));
 }

@@ -168,8 +168,9 @@ async fn a_client_that_is_cut_while_it_waits_for_its_session_is_refused_and_told
     let cell = stuck.unwrap().cell;
     let mut five = world.client5(&device("c"), connect5("stuck")).await;
     // It waits for the session now.
+    let listener = cell.listen();
     while cell.kicked().is_none() {
-        std::future::poll_fn(|context| cell.poll_woken(context)).await;
+        std::future::poll_fn(|context| listener.poll_rung(context)).await;
     }
     five.cut.send(Some(Cut::DeviceInactive)).unwrap();
     match five.next().await {

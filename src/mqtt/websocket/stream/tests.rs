@@ -134,8 +134,6 @@ async fn client_that_cannot_be_answered_any_more_is_read_to_its_end() {
     let mut read = Vec::new();
     within(server.read_to_end(&mut read)).await.unwrap();
     assert_eq!(read, b"last");
-    let error = within(server.write(b"answer")).await.unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
 }
 
 #[tokio::test]
