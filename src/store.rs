@@ -277,6 +277,11 @@ impl Change {
             | Self::DeleteSchedule(_) => None,
         }
     }
+
+    /// Whether it changes a list of revoked certificates, which lies in a file of its own.
+    pub(crate) fn is_of_a_list(&self) -> bool {
+        matches!(self, Self::PutCrl { .. } | Self::DeleteCrl { .. })
+    }
 }
 
 /// All records at one point of the sequence.

@@ -57,8 +57,7 @@ impl Retry {
 impl Which {
     /// Whoever changes lists, or asks whether all is on disk, has them tried.
     pub(crate) fn for_changes(changes: &[Change]) -> Self {
-        let of_lists = |it: &Change| matches!(it, Change::PutCrl { .. } | Change::DeleteCrl { .. });
-        match changes.is_empty() || changes.iter().any(of_lists) {
+        match changes.is_empty() || changes.iter().any(Change::is_of_a_list) {
             true => Self::All,
             false => Self::Due,
         }

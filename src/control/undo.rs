@@ -17,8 +17,7 @@ use crate::store::{Change, CrlPolicyRecord, DeviceId, DeviceRecord, StoreError};
 /// Whether [`Inner::undo`] knows what was there before. A list is kept with its CRL, which is not in
 /// memory.
 pub(crate) fn can_be_undone(changes: &[Change]) -> bool {
-    let is_of_a_list = |it: &Change| matches!(it, Change::PutCrl { .. } | Change::DeleteCrl { .. });
-    !changes.iter().any(is_of_a_list)
+    !changes.iter().any(Change::is_of_a_list)
 }
 
 /// The certificates of inactive devices that changes remove: with them, what was there is put back.

@@ -278,6 +278,7 @@ where
                     }
                 }
                 Event::Lost => return End::lost(),
+                Event::Read if self.deaf_since.is_some() => heard = Instant::now(),
                 Event::Read | Event::Written | Event::Woken => {}
                 Event::Deaf => {
                     self.go_deaf();

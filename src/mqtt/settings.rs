@@ -35,7 +35,8 @@ pub struct Limits {
     /// From the end of the handshake to a whole CONNECT; over WebSocket, to the request for one,
     /// and as long again from there. Default 10 s.
     pub connect_timeout: Duration,
-    /// How long a client may take nothing while there is something to send. Default 30 s.
+    /// How long a client may take nothing while there is something to send, and how long one to which
+    /// nothing can be sent any more is heard at most. Default 30 s.
     pub write_timeout: Duration,
     /// How long CONNECT, or an operator who closes a connection, waits for the previous connection
     /// of the session to end. Default 10 s.

@@ -185,10 +185,7 @@ impl Store for SqliteStore {
 
     fn commit(&self, expected: u64, changes: Vec<Change>) -> StoreFuture<'_, u64> {
         Box::pin(async move {
-            let lists = |change: &Change| {
-                matches!(change, Change::PutCrl { .. } | Change::DeleteCrl { .. })
-            };
-            if !changes.iter().any(lists) {
+            if !changes.iter().any(Change::is_of_a_list) {
                 return self.commit_rows(expected, changes).await;
             }
             let _alone = self.lists_change.lock().await;

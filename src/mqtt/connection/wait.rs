@@ -69,10 +69,12 @@ impl<'a> Signals<'a> {
             bell: cell.listen(),
             hurried: false,
         };
-        signals.tell(async { Event::Cut(peer.until_cut().await) });
         signals.tell(async {
-            shutdown.cancelled().await;
-            Event::Shutdown
+            tokio::select! {
+                biased;
+                why = peer.until_cut() => Event::Cut(why),
+                () = shutdown.cancelled() => Event::Shutdown,
+            }
         });
         signals
     }
@@ -122,11 +124,11 @@ where
             self.input.reserve(self.chunk);
         }
         std::future::poll_fn(|context| {
+            signals.poll_rare(context);
             // First of all: whoever has to go gets nothing more.
             if let Some(why) = self.peer.cut() {
                 return Poll::Ready(Event::Cut(why));
             }
-            signals.poll_rare(context);
             let woken = signals.bell.poll_rung(context).is_ready();
             // What there is to send is collected before the client is looked at, but not twice in a row:
             // it shall be heard, too, however much there is for it.

@@ -37,6 +37,8 @@ pub struct WebSocket<S> {
     closing: Closing,
     /// An answer could not be sent, and so nothing can.
     is_broken: bool,
+    /// Why nothing can be read, once what came before it is.
+    failed: Option<io::Error>,
 }
 
 #[derive(Debug)]
@@ -119,6 +121,7 @@ where
             unflushed: false,
             closing: Closing::Open,
             is_broken: false,
+            failed: None,
         }
     }
 
@@ -300,6 +303,9 @@ where
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         let before = buf.filled().len();
         loop {
             // Nobody may be writing: a Ping is answered from here. What cannot be sent now is sent
@@ -311,11 +317,17 @@ where
                 return Poll::Ready(Ok(()));
             }
             // As many frames as are there: small packets come in a frame each.
-            match this.poll_some(cx, buf) {
-                Poll::Ready(Ok(More::MayCome)) => {}
-                _ if buf.filled().len() > before => return Poll::Ready(Ok(())),
-                outcome => return outcome.map_ok(|_| ()),
+            let came = match this.poll_some(cx, buf) {
+                Poll::Ready(Ok(More::MayCome)) => continue,
+                came => came.map_ok(|_| ()),
+            };
+            if buf.filled().len() == before {
+                return came;
             }
+            if let Poll::Ready(Err(error)) = came {
+                this.failed = Some(error);
+            }
+            return Poll::Ready(Ok(()));
         }
     }
 }

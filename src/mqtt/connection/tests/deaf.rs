@@ -166,6 +166,19 @@ async fn the_last_word_of_a_client_may_come_after_its_connection_broke() {
 }
 
 #[tokio::test]
+async fn answers_that_nobody_takes_keep_nothing_from_being_heard() {
+    let world = World::start().await;
+    let mut watcher = watcher(&world).await;
+    let (mut client, faults) = faulty(&world, 0).await;
+    faults.is_broken.store(true, Ordering::Release);
+    // More of them than may wait.
+    client.send_raw(&PING.repeat(4_096)).await;
+    client.send_raw(&[0xE0, 0]).await;
+    until(|| world.broker.session("c").is_none()).await;
+    watcher.settle().await;
+}
+
+#[tokio::test]
 async fn a_client_that_takes_nothing_and_never_stops_is_given_up_in_the_end() {
     let world = World::start().await;
     let mut watcher = watcher(&world).await;

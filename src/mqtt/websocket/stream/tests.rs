@@ -117,6 +117,8 @@ async fn frames_that_are_there_are_read_at_once_and_a_fault_after_them() {
     let mut read = [0; 200];
     assert_eq!(within(server.read(&mut read)).await.unwrap(), 100);
     assert!(read.iter().take(100).copied().eq(0..100));
+    let fault = within(server.read(&mut read)).await.unwrap_err();
+    assert_eq!(fault.kind(), io::ErrorKind::InvalidData);
     assert_eq!(within(server.read(&mut read)).await.unwrap(), 0);
 }
 
