@@ -13,6 +13,7 @@ mod told;
 mod wait;
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -439,6 +440,22 @@ where
         };
         // What a client does not take in time it does not get: the connection ends all the same.
         let _ = tokio::time::timeout(limit, closing).await;
+    }
+
+    /// Account for what was read. Whether there may be more.
+    fn has_read(&mut self, read: io::Result<usize>) -> bool {
+        match read {
+            Ok(0) => false,
+            Ok(octets) => {
+                self.hub.sys.tally.octets_received.add(octets);
+                self.adapt(octets);
+                true
+            }
+            Err(error) => {
+                self.tell_unreadable(&error);
+                false
+            }
+        }
     }
 
     /// Read as much at a time as the client sends at a time, so that idle ones cost little.

@@ -75,16 +75,9 @@ where
                 Err(error) => return Err(self.refuse_connect(error)),
             }
             self.input.reserve(self.chunk);
-            match self.stream.read_buf(&mut self.input).await {
-                Ok(octets) if octets > 0 => {
-                    self.hub.sys.tally.octets_received.add(octets);
-                    self.adapt(octets);
-                }
-                Ok(_) => return Err(Ending::ConnectionLost),
-                Err(error) => {
-                    self.tell_unreadable(&error);
-                    return Err(Ending::ConnectionLost);
-                }
+            let read = self.stream.read_buf(&mut self.input).await;
+            if !self.has_read(read) {
+                return Err(Ending::ConnectionLost);
             }
         }
     }

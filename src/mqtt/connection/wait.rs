@@ -170,17 +170,9 @@ where
             };
         }
         let read = pin!(self.stream.read_buf(&mut self.input)).poll(context);
-        read.map(|read| match read {
-            Ok(octets @ 1..) => {
-                self.hub.sys.tally.octets_received.add(octets);
-                self.adapt(octets);
-                Event::Read
-            }
-            Ok(0) => Event::Lost,
-            Err(error) => {
-                self.tell_unreadable(&error);
-                Event::Lost
-            }
+        read.map(|read| match self.has_read(read) {
+            true => Event::Read,
+            false => Event::Lost,
         })
     }
 

@@ -93,6 +93,11 @@ async fn faulty(world: &World, keep_alive: u16) -> (Client5, Arc<Faults>) {
         faults: faults.clone(),
     };
     let mut client = Client5::new(near, world.serve(&device("c"), stream));
+    connect_with_will(&mut client, keep_alive).await;
+    (client, faults)
+}
+
+async fn connect_with_will(client: &mut Client5, keep_alive: u16) {
     let connect = v5::Connect {
         last_will: will(0),
         keep_alive,
@@ -100,22 +105,14 @@ async fn faulty(world: &World, keep_alive: u16) -> (Client5, Arc<Faults>) {
     };
     client.send(connect).await;
     client.recv().await;
-    (client, faults)
 }
 
-/// Wait until that is so. By the clock of the wall: the other may stand.
-async fn until(what: impl Fn() -> bool) {
-    let start = std::time::Instant::now();
-    while !what() {
-        assert!(start.elapsed() < PATIENCE, "it never came to that");
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Wait until the count of packets that the broker has processed is so much higher.
-async fn until_heard(world: &World, packets: &mut u64) {
-    *packets += 1;
-    until(|| world.broker.hub().sys.tally.packets_received.get() >= *packets).await;
+/// Send a packet to the broker, and wait until it has processed it.
+async fn be_heard(client: &mut Client5, world: &World) {
+    let heard = &world.broker.hub().sys.tally.packets_received;
+    let before = heard.get();
+    client.send_raw(&PING).await;
+    until(|| heard.get() > before).await;
 }
 
 /// A client that is told of the will.
@@ -125,18 +122,21 @@ async fn watcher(world: &World) -> Client5 {
     watcher
 }
 
+/// Who is told of the will of `c`, and `c`, to which nothing can be sent any more.
+async fn watched_and_broken(world: &World) -> (Client5, Client5) {
+    let watcher = watcher(world).await;
+    let (client, faults) = faulty(world, 0).await;
+    faults.is_broken.store(true, Ordering::Release);
+    (watcher, client)
+}
+
 #[tokio::test]
 async fn a_client_that_takes_nothing_any_more_is_heard_all_the_same() {
     let world = World::start().await;
     let mut watcher = watcher(&world).await;
     let (stream, cut) = world.dial_with(&device("c"), 64);
     let mut client = Client5::new(stream, cut);
-    let connect = v5::Connect {
-        last_will: will(0),
-        ..connect5("c")
-    };
-    client.send(connect).await;
-    client.recv().await;
+    connect_with_will(&mut client, 0).await;
     // More answers than there is room for, then DISCONNECT.
     client.send_raw(&PING.repeat(64)).await;
     client.send_raw(&[0xE0, 0]).await;
@@ -148,19 +148,15 @@ async fn a_client_that_takes_nothing_any_more_is_heard_all_the_same() {
 #[tokio::test]
 async fn the_last_word_of_a_client_may_come_after_its_connection_broke() {
     let world = World::start().await;
-    let mut watcher = watcher(&world).await;
-    let (mut client, faults) = faulty(&world, 0).await;
-    faults.is_broken.store(true, Ordering::Release);
-    let mut heard = world.broker.hub().sys.tally.packets_received.get();
+    let (mut watcher, mut client) = watched_and_broken(&world).await;
     tokio::time::pause();
     // A long farewell: it takes more time than silence may.
     for _ in 0..8 {
-        client.send_raw(&PING).await;
-        until_heard(&world, &mut heard).await;
+        be_heard(&mut client, &world).await;
         tokio::time::advance(FAREWELL_LIMIT / 2).await;
     }
     client.send_raw(&[0xE0, 0]).await;
-    until(|| world.broker.session("c").is_none()).await;
+    world.until("c", |session| session.is_none()).await;
     tokio::time::resume();
     watcher.settle().await;
 }
@@ -168,34 +164,28 @@ async fn the_last_word_of_a_client_may_come_after_its_connection_broke() {
 #[tokio::test]
 async fn answers_that_nobody_takes_keep_nothing_from_being_heard() {
     let world = World::start().await;
-    let mut watcher = watcher(&world).await;
-    let (mut client, faults) = faulty(&world, 0).await;
-    faults.is_broken.store(true, Ordering::Release);
+    let (mut watcher, mut client) = watched_and_broken(&world).await;
     // More of them than may wait.
     client.send_raw(&PING.repeat(4_096)).await;
     client.send_raw(&[0xE0, 0]).await;
-    until(|| world.broker.session("c").is_none()).await;
+    world.until("c", |session| session.is_none()).await;
     watcher.settle().await;
 }
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_and_never_stops_is_given_up_in_the_end() {
     let world = World::start().await;
-    let mut watcher = watcher(&world).await;
-    let (mut client, faults) = faulty(&world, 0).await;
-    faults.is_broken.store(true, Ordering::Release);
-    let mut heard = world.broker.hub().sys.tally.packets_received.get();
+    let (mut watcher, mut client) = watched_and_broken(&world).await;
     tokio::time::pause();
     let mut left = Settings::default().limits.write_timeout + FAREWELL_LIMIT;
     while let Some(less) = left.checked_sub(FAREWELL_LIMIT / 2) {
         left = less;
         if world.broker.session("c").is_some() {
-            client.send_raw(&PING).await;
-            until_heard(&world, &mut heard).await;
+            be_heard(&mut client, &world).await;
         }
         tokio::time::advance(FAREWELL_LIMIT / 2).await;
     }
-    until(|| world.broker.session("c").is_none()).await;
+    world.until("c", |session| session.is_none()).await;
     tokio::time::resume();
     assert_eq!(watcher.message().await.topic, "will");
 }

@@ -201,14 +201,7 @@ impl World {
         client_id: &str,
         what: impl Fn(Option<crate::mqtt::broker::SessionInfo>) -> bool,
     ) {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while !what(self.broker.session(client_id)) {
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "it never came to that"
-            );
-            tokio::task::yield_now().await;
-        }
+        until(|| what(self.broker.session(client_id))).await;
     }
 
     pub(super) async fn until_away(&self, client_id: &str) {
@@ -444,6 +437,15 @@ pub(super) fn options(qos: QoS) -> v5::SubscriptionOptions {
     v5::SubscriptionOptions {
         qos,
         ..Default::default()
+    }
+}
+
+/// Wait until that is so. By the clock of the wall: the other may stand.
+pub(super) async fn until(what: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !what() {
+        assert!(start.elapsed() < PATIENCE, "it never came to that");
+        tokio::task::yield_now().await;
     }
 }
 
