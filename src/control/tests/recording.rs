@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use super::world::{TestStore, caller, host, parts};
+use super::world::{caller, host, parts};
 use super::*;
 use crate::ca::certificate::to_pem;
 use crate::ca::error::Refusal;
@@ -15,25 +15,30 @@ use crate::control::{Back, Patience};
 use crate::store::{DeviceId, DeviceRecord};
 use crate::testing::crl::TestCrl;
 
-/// A world that waits for a disk no longer than a moment.
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// A world that waits for the store no longer than a moment. That store is in memory; the log is
+/// on a real disk, which may take longer.
 async fn impatient() -> World {
-    let world = World::new().await;
-    let store = Arc::new(TestStore::default());
-    let audit = world.directory.path().join("impatient.jsonl");
-    let mut parts = parts(&store, audit, &world.time);
-    let moment = Duration::from_millis(20);
-    parts.patience = Patience {
-        audit: moment,
-        store: moment,
-    };
-    World {
-        control: Control::open(parts).await.unwrap(),
-        store,
-        ..world
-    }
+    World::new()
+        .await
+        .grown_impatient(|it| it.store = MOMENT)
+        .await
 }
 
 impl World {
+    /// The process starts again over what the store has, and waits as it is told.
+    async fn grown_impatient(self, becomes: impl FnOnce(&mut Patience)) -> Self {
+        self.control.0.closing.cancel();
+        let audit = self.directory.path().join("impatient.jsonl");
+        let mut parts = parts(&self.store, audit, &self.time);
+        becomes(&mut parts.patience);
+        Self {
+            control: Control::open(parts).await.unwrap(),
+            ..self
+        }
+    }
+
     async fn try_set(&self, sn: &str, status: Status) -> Result<(), ControlError> {
         let caller = host();
         let set = self.control.set_ca_status(&caller, INSTANCE, sn, status);
@@ -72,12 +77,13 @@ impl World {
 
 #[tokio::test]
 async fn log_that_hangs_keeps_no_denial_from_being_made() {
-    let world = impatient().await;
+    let world = World::new().await;
     let (one, two) = (TestCa::root("one", 1), TestCa::root("two", 2));
     let (sn, other) = (
         world.register(&one, "one").await,
         world.register(&two, "two").await,
     );
+    let world = world.grown_impatient(|it| it.audit = MOMENT).await;
     let held = world.control.0.recorder.log().hold();
     for (sn, ca) in [(&sn, &one), (&other, &two)] {
         let denied = world.try_set(sn, Status::Inactive).await;
