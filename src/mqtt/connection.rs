@@ -1,12 +1,14 @@
 //! One connection: octets in, octets out, and the ways it ends.
 //!
 //! One task for each connection. It reads only what it can process: while the bus makes it wait,
-//! or the client does not take its answers, nothing is read. What is to be sent is collected and
-//! written in one go. A cut or kick is looked for before each packet, and interrupts every wait.
+//! or the client does not take its answers, nothing is read; unless no answer can reach it any more.
+//! What is to be sent is collected and written in one go. A cut or kick is looked for before each
+//! packet, and interrupts every wait.
 
 mod admission;
 mod cut;
 mod end;
+mod patience;
 mod rights;
 mod steps;
 mod told;
@@ -27,6 +29,7 @@ use tracing::{Instrument, Span};
 
 use self::admission::Admitted;
 use self::end::End;
+use self::patience::Patience;
 use self::wait::{Event, Signals};
 use super::access::Rights;
 use super::bus::{BusError, Routed};
@@ -103,7 +106,7 @@ struct Connection<'a, S, P> {
     unflushed: bool,
     /// Since when the client has taken nothing of what is written, or not all of it.
     stalled: Option<Instant>,
-    /// Since when the client takes nothing any more. What it has sent before is read all the same: its
+    /// Since when the client takes nothing any more. What it sends is read all the same for a while: its
     /// DISCONNECT may be among it.
     deaf_since: Option<Instant>,
     publishing: Option<Publishing>,
@@ -232,19 +235,17 @@ where
 
     /// From CONNACK to the end.
     async fn converse(&mut self, admitted: &Admitted, shutdown: &CancellationToken) -> End {
-        let (peer, cell, keep_alive) = (self.peer, &admitted.cell, admitted.keep_alive);
-        let write_timeout = self.hub.limits.write_timeout;
-        let silence = keep_alive.map_or(write_timeout, |limit| limit.min(write_timeout));
+        let (peer, cell) = (self.peer, &admitted.cell);
+        let mut patience = Patience::new(admitted.keep_alive, self.hub.limits.write_timeout);
         let mut signals = Signals::new(peer, shutdown, cell);
-        signals.set_timer(silence);
-        let mut heard = Instant::now();
+        signals.set_timer(patience.longest());
         let mut was_reading = true;
         loop {
             // Also while the client's packets have to wait: whoever has to go gets no message.
             if let Some(end) = self.must_end(cell) {
                 return end;
             }
-            let all = match self.process(cell, &mut heard).await {
+            let all = match self.process(cell, &mut patience.heard).await {
                 Ok(all) => all,
                 Err(end) => {
                     // Answers that come before the fault still go out.
@@ -267,7 +268,7 @@ where
             // Not before all is processed that was read: whoever sends faster would fill the memory.
             let may_read = all && has_room;
             if may_read && !was_reading {
-                heard = Instant::now();
+                patience.heard = Instant::now();
             }
             was_reading = may_read;
             match self.wait(&mut signals, may_read).await {
@@ -279,40 +280,18 @@ where
                     }
                 }
                 Event::Lost => return End::lost(),
-                Event::Read if self.deaf_since.is_some() => heard = Instant::now(),
+                Event::Read if self.deaf_since.is_some() => patience.heard = Instant::now(),
                 Event::Read | Event::Written | Event::Woken => {}
                 Event::Deaf => {
                     self.go_deaf();
                     signals.set_timer(FAREWELL_LIMIT);
                 }
-                Event::Time => {
-                    let now = Instant::now();
-                    if let Some(since) = self.deaf_since {
-                        // As long as it has something to say, but not for ever.
-                        let is_over = since.max(heard) + FAREWELL_LIMIT <= now
-                            && all
-                            && self.publishing.is_none();
-                        if is_over || since + write_timeout <= now {
-                            return End::lost();
-                        }
-                        signals.set_timer(FAREWELL_LIMIT);
-                        continue;
+                Event::Time(due) => {
+                    let is_idle = all && self.publishing.is_none();
+                    match self.judge(&mut patience, due, may_read, is_idle) {
+                        Ok(next) => signals.set_timer(next),
+                        Err(end) => return end,
                     }
-                    let stalls_at = self.stalled.map(|since| since + write_timeout);
-                    if stalls_at.is_some_and(|at| at <= now) {
-                        return End::silent(Ending::SlowConsumer, Departure::Lost);
-                    }
-                    let silent_at = keep_alive.filter(|_| may_read).map(|limit| heard + limit);
-                    if silent_at.is_some_and(|at| at <= now) {
-                        return End::saying(
-                            Ending::KeepAliveTimeout,
-                            reason::KEEP_ALIVE_TIMEOUT,
-                            "nothing came within one and a half times the keep alive",
-                        );
-                    }
-                    let later = now + write_timeout;
-                    let next = stalls_at.unwrap_or(later).min(silent_at.unwrap_or(later));
-                    signals.set_timer((next - now).max(TIMER_MIN));
                 }
             }
         }
@@ -487,10 +466,8 @@ const MAX_ANSWERS: usize = 1_024;
 const PACKETS_AT_ONCE: usize = 256;
 /// How often sessions are given a message before others get their turn.
 const WORK_AT_ONCE: usize = 4_096;
-/// How long a client may take to take its farewell.
+/// How long a client may take to take its farewell, and may be silent when it takes nothing any more.
 const FAREWELL_LIMIT: Duration = Duration::from_millis(250);
-/// The timer is not set nearer than this.
-const TIMER_MIN: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests;

@@ -64,7 +64,7 @@ pub struct ReplayStore {
 
 /// How long a call waits for the disk. Whoever wants to deny something does not wait for a disk
 /// that hangs.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 2 });
 
 /// How many nonces may wait for a disk that fails or hangs, each with about 150 octets.
 const MOST_WAITING: usize = if cfg!(test) { 300 } else { 250_000 };

@@ -2,11 +2,11 @@
 
 use rcgen::{CertificateParams, DnType, SanType};
 use rmqtt_codec::types::{Publish, QoS};
-use rmqtt_codec::v5::{Connect, LastWill, Packet, PublishProperties, SubscribeAckReason};
+use rmqtt_codec::v5::{Connect, Packet, PublishProperties, SubscribeAckReason};
 
 use crate::harness::api::get;
 use crate::harness::mosquitto::BOTH;
-use crate::harness::mqtt::Mqtt;
+use crate::harness::mqtt::{Mqtt, will};
 use crate::harness::pki::{Ca, device_params};
 use crate::harness::tls::Identity;
 use crate::harness::{Broker, Version, wait_until};
@@ -145,21 +145,8 @@ fn denials_have_the_right_reason_codes_are_counted_and_told() {
         0x10
     );
 
-    let will = LastWill {
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        topic: "devices/device-b1/x".into(),
-        message: "gone".into(),
-        will_delay_interval_sec: None,
-        correlation_data: None,
-        message_expiry_interval: None,
-        content_type: None,
-        user_properties: Vec::new(),
-        is_utf8_payload: None,
-        response_topic: None,
-    };
     let with_will = Connect {
-        last_will: Some(will),
+        last_will: Some(will("devices/device-b1/x", "gone")),
         ..Mqtt::hello("willful")
     };
     let answer = refusal(&broker, &broker.identity("device-a1"), with_will);

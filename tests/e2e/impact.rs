@@ -111,7 +111,6 @@ fn device_that_went_away_is_told_with_its_time() {
                 && at(told, "LastSeen").is_ok_and(|at| at >= now)
         })
     });
-    assert_eq!(away["Connections"], 0, "{away}");
     let began = at(&away, "SeenSince").unwrap();
     assert!((1_700_000_000_000..now).contains(&began), "{away}");
     let tally = preview(&broker, &issuing, "Inactivate")["DevicesRefused"].take();

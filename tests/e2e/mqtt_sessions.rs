@@ -2,10 +2,12 @@
 
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5::DisconnectReasonCode;
+use rustls::AlertDescription;
 
 use crate::harness::mosquitto::{BOTH, Protocol};
-use crate::harness::mqtt::Mqtt;
+use crate::harness::mqtt::{Mqtt, will};
 use crate::harness::process::signal;
+use crate::harness::tls::End;
 use crate::harness::{Broker, Version};
 
 #[test]
@@ -166,6 +168,30 @@ fn client_silent_beyond_its_keep_alive_is_disconnected() {
         session.wait_disconnect(),
         DisconnectReasonCode::KeepAliveTimeout
     );
+}
+
+#[test]
+fn record_that_cannot_be_decrypted_ends_the_session_and_the_log_says_so() {
+    let broker = Broker::start();
+    let watcher = broker
+        .mosquitto("device-b1")
+        .subscribe(&["-t", "will/#", "-q", "1"]);
+    let client = broker.client(&broker.identity("device-a1"), Version::V13);
+    let mut hello = Mqtt::hello("garbles");
+    hello.last_will = Some(will("will/garbles", "gone"));
+    let mut session = Mqtt::connect(client.handshake().unwrap(), hello).unwrap();
+    // A record of application data, of 32 octets, that nobody has encrypted.
+    session
+        .stream
+        .send_in_clear(&[&[23, 3, 3, 0, 32][..], &[0; 32]].concat());
+    assert_eq!(
+        session.wait_end(),
+        End::Alert(AlertDescription::BadRecordMac)
+    );
+    watcher.wait_payload("gone");
+    broker.wait_log("why, and of whom", |line| {
+        line.contains("what came cannot be read") && line.contains("mqtt.client_id=\"garbles\"")
+    });
 }
 
 #[test]

@@ -19,12 +19,14 @@ fn planned(broker: &Broker) -> Vec<Value> {
 fn temporary_cut_ends_by_itself_unless_it_is_made_for_good() {
     let broker = Broker::start();
     let device = broker.identity("device-a1");
-    let said = done(
-        &broker,
-        &["ca", "inactivate", "ca-a", "--for", "2s", "--yes"],
-    );
-    assert!(said.contains("Scheduled: activate CA ca-a"), "{said}");
-    assert!(!broker.admits(&device));
+    // On a slow machine a short one is over before it is looked at.
+    let seen = ["2s", "8s", "32s"].into_iter().any(|time| {
+        let cut = ["ca", "inactivate", "ca-a", "--for", time, "--yes"];
+        let said = done(&broker, &cut);
+        assert!(said.contains("Scheduled: activate CA ca-a"), "{said}");
+        !broker.admits(&device)
+    });
+    assert!(seen);
     wait_until("it is active again", || {
         broker.admits(&device).then_some(())
     });

@@ -4,16 +4,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rmqtt_codec::types::QoS;
-use rmqtt_codec::v5::{
-    ConnectAckReason, DisconnectReasonCode, LastWill, Packet, PublishProperties,
-};
+use rmqtt_codec::v5::{ConnectAckReason, DisconnectReasonCode, Packet, PublishProperties};
 use rustls::AlertDescription;
 use tungstenite::Message;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::{CloseCode, Data};
 
 use crate::harness::fleet::{Fleet, Setup};
-use crate::harness::mqtt::Mqtt;
+use crate::harness::mqtt::{Mqtt, will};
 use crate::harness::tls::{BOTH, End, Identity, TlsClient, Version};
 use crate::harness::wait_until;
 use crate::harness::websocket::{ORDINARY, WsStream, request};
@@ -263,12 +261,7 @@ fn ping_is_answered_and_close_ends_the_session_with_its_will() {
     let mut watching = watching.connect().unwrap();
     watching.subscribe("will", QoS::AtLeastOnce).unwrap();
     let mut hello = Mqtt::hello("closes");
-    hello.last_will = Some(LastWill {
-        qos: QoS::AtLeastOnce,
-        topic: "will".into(),
-        message: Bytes::from_static(b"gone"),
-        ..will()
-    });
+    hello.last_will = Some(will("will", "gone"));
     let stream = client(&fleet, &device, Version::V13)
         .websocket("/mqtt")
         .unwrap();
@@ -290,22 +283,6 @@ fn ping_is_answered_and_close_ends_the_session_with_its_will() {
     stream.say(Message::Close(Some(close))).unwrap();
     assert_eq!(stream.wait_close(), CloseCode::Away);
     assert_eq!(watching.next_publish().unwrap().payload, &b"gone"[..]);
-}
-
-fn will() -> LastWill {
-    LastWill {
-        qos: QoS::AtMostOnce,
-        retain: false,
-        topic: "".into(),
-        message: Bytes::new(),
-        will_delay_interval_sec: None,
-        correlation_data: None,
-        message_expiry_interval: None,
-        content_type: None,
-        user_properties: Vec::new(),
-        is_utf8_payload: None,
-        response_topic: None,
-    }
 }
 
 #[test]

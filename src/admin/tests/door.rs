@@ -226,20 +226,24 @@ fn body_over_the_limit_is_refused_whether_announced_or_not() {
 
 #[test]
 fn slow_head_and_slow_body_are_not_waited_for() {
+    let impatient = Duration::from_millis(50);
     let server = Server::echo(Setup {
         limits: RequestLimits {
-            body_timeout: Duration::from_millis(50),
+            body_timeout: impatient,
             ..RequestLimits::default()
-        },
-        connections: ConnectionLimits {
-            head_timeout: Duration::from_millis(50),
-            ..ConnectionLimits::default()
         },
         ..Setup::default()
     });
     let answer = server
         .raw(b"POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 9\r\n\r\nx");
     assert_eq!(answer.code(), (408, text(Code::RequestTimeout)));
+    let server = Server::echo(Setup {
+        connections: ConnectionLimits {
+            head_timeout: impatient,
+            ..ConnectionLimits::default()
+        },
+        ..Setup::default()
+    });
     for silent in ["", "GET / HTTP/1.1\r\nhost"] {
         let answer = server.raw(silent.as_bytes());
         assert_ne!(answer.status, 200);

@@ -56,7 +56,8 @@ async fn pass(time: Duration) {
     tokio::time::resume();
 }
 
-const OVER: Pace = Pace::Over(Duration::from_secs(10));
+/// Long, since what is done between two passes takes real time.
+const OVER: Pace = Pace::Over(Duration::from_secs(1_000));
 
 #[tokio::test]
 async fn connections_end_one_after_the_other_and_nobody_gets_in_meanwhile() {
@@ -73,16 +74,16 @@ async fn connections_end_one_after_the_other_and_nobody_gets_in_meanwhile() {
     let told = audit
         .iter()
         .find(|line| line["phase"] == "done" && line["after"] == "inactive");
-    let detail = "20 live connections are ending over 10 s";
+    let detail = "20 live connections are ending over 1000 s";
     assert_eq!(told.unwrap()["detail"], detail);
     assert!(world.admit(&ca.issue("late", 9)).is_err());
     assert!(ended(&live) <= 1);
-    pass(Duration::from_secs(5)).await;
+    pass(Duration::from_secs(500)).await;
     let half = ended(&live);
     assert!((8..=12).contains(&half), "{half}");
     // Those that came first go first.
     assert_eq!(ended(&live[..half]), half);
-    pass(Duration::from_millis(5_001)).await;
+    pass(Duration::from_secs(501)).await;
     assert_eq!(ended(&live), 20);
     assert_eq!(spared.cut(), None);
 }
@@ -91,7 +92,7 @@ async fn connections_end_one_after_the_other_and_nobody_gets_in_meanwhile() {
 async fn plain_inactivation_ends_the_rest_at_once() {
     let (world, _, sn, live) = connected(10).await;
     world.switch(&sn, Status::Inactive, OVER).await;
-    pass(Duration::from_secs(3)).await;
+    pass(Duration::from_secs(300)).await;
     let before = ended(&live);
     assert!((1..10).contains(&before), "{before}");
     let changed = world.switch(&sn, Status::Inactive, Pace::AtOnce).await;
@@ -105,7 +106,7 @@ async fn plain_inactivation_ends_the_rest_at_once() {
 async fn preview_counts_those_that_are_ending_and_would_end_at_once() {
     let (world, _, sn, live) = connected(10).await;
     world.switch(&sn, Status::Inactive, OVER).await;
-    pass(Duration::from_secs(3)).await;
+    pass(Duration::from_secs(300)).await;
     let left = live.len() - ended(&live);
     assert!((1..10).contains(&left), "{left}");
     for change in [Intended::Inactivate, Intended::Delete] {
@@ -130,17 +131,17 @@ async fn preview_counts_those_that_are_ending_and_would_end_at_once() {
 async fn activation_keeps_those_that_are_left_also_if_a_slower_pace_follows() {
     let (world, _, sn, live) = connected(10).await;
     world.switch(&sn, Status::Inactive, OVER).await;
-    pass(Duration::from_secs(4)).await;
+    pass(Duration::from_secs(400)).await;
     let before = ended(&live);
     world.switch(&sn, Status::Active, Pace::AtOnce).await;
-    pass(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(6_000)).await;
     assert_eq!(ended(&live), before);
     // The pace that was given first is over.
     world.switch(&sn, Status::Inactive, OVER).await;
-    let slower = Pace::Over(Duration::from_secs(10_000));
+    let slower = Pace::Over(Duration::from_secs(1_000_000));
     world.switch(&sn, Status::Active, Pace::AtOnce).await;
     world.switch(&sn, Status::Inactive, slower).await;
-    pass(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(6_000)).await;
     assert!(ended(&live) <= before + 3, "{}", ended(&live));
 }
 

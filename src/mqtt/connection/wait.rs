@@ -40,15 +40,15 @@ pub(super) enum Event {
     Lost,
     /// There may be something to send, or the session is to be let go.
     Woken,
-    /// The time is up.
-    Time,
+    /// It is this time.
+    Time(Instant),
 }
 
 /// What is told to the connection, and the time. Kept from wait to wait.
 pub(super) struct Signals<'a> {
     /// What is rare. Each is looked at only when it has woken the task: most looks find nothing here.
     rare: FuturesUnordered<Pin<Box<dyn Future<Output = Event> + Send + 'a>>>,
-    /// What has happened of that. What the client has said before comes first, as far as it is there.
+    /// What has happened of that.
     due: Option<Event>,
     looks_left: u32,
     bell: Listener<'a>,
@@ -79,12 +79,12 @@ impl<'a> Signals<'a> {
         signals
     }
 
-    /// Tell the connection that the time is up after this long.
+    /// Tell the connection when this long has passed.
     pub(super) fn set_timer(&self, after: Duration) {
-        let timer = tokio::time::sleep(after);
-        self.tell(async {
-            timer.await;
-            Event::Time
+        let due = Instant::now() + after;
+        self.tell(async move {
+            tokio::time::sleep_until(due).await;
+            Event::Time(due)
         });
     }
 
@@ -97,15 +97,21 @@ impl<'a> Signals<'a> {
         }
     }
 
-    /// Whether the client is looked at before what is due.
+    /// Whether the client is looked at before what is due: what it has said in time counts, as far as
+    /// it is there.
     fn may_look(&mut self) -> bool {
-        if self.due.is_some() {
-            match self.looks_left.checked_sub(1) {
-                Some(left) => self.looks_left = left,
-                None => return false,
-            }
+        match &self.due {
+            None => true,
+            Some(Event::Time(_)) => match self.looks_left.checked_sub(1) {
+                Some(left) => {
+                    self.looks_left = left;
+                    true
+                }
+                None => false,
+            },
+            // The end waits for nobody.
+            Some(_) => false,
         }
-        true
     }
 
     fn tell(&self, event: impl Future<Output = Event> + Send + 'a) {
@@ -206,5 +212,5 @@ where
     }
 }
 
-/// Looks at a client that always has something to do, before what is due.
+/// Looks at a client that always has something to do, before its time is judged.
 const MOST_LOOKS: u32 = 64;

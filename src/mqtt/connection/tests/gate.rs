@@ -280,9 +280,7 @@ async fn who_is_told_while_others_have_their_turn_is_sent_nothing_more() {
     // turn.
     let all = hub.sys.tally.packets_received.get() + PINGS;
     client.flood().await;
-    while hub.sys.tally.packets_received.get() < all {
-        tokio::task::yield_now().await;
-    }
+    until(|| hub.sys.tally.packets_received.get() >= all).await;
     assert_eq!(cell.session().answers_waiting(), 1_024);
     client.cut.send(Some(Cut::CaInactive)).unwrap();
     let mut answers = 0;

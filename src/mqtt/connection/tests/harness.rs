@@ -425,6 +425,15 @@ pub(super) fn connect5(id: &'static str) -> v5::Connect {
     }
 }
 
+/// Of a session that lasts longer than its connection.
+pub(super) fn lasting(id: &'static str) -> v5::Connect {
+    v5::Connect {
+        clean_start: false,
+        session_expiry_interval_secs: 1_000,
+        ..connect5(id)
+    }
+}
+
 pub(super) fn connect3(id: &'static str) -> v3::Connect {
     v3::Connect {
         client_id: id.into(),

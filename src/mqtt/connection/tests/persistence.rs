@@ -124,14 +124,6 @@ impl World {
     }
 }
 
-fn lasting(id: &'static str) -> v5::Connect {
-    v5::Connect {
-        clean_start: false,
-        session_expiry_interval_secs: 1_000,
-        ..connect5(id)
-    }
-}
-
 /// The payloads of the next messages, acknowledged.
 async fn payloads(client: &mut Client5, count: usize) -> Vec<String> {
     let mut got = Vec::new();

@@ -5,14 +5,6 @@ use super::harness::*;
 use crate::mqtt::hub::Hooks;
 use crate::mqtt::settings::{IdentityPolicy, Settings};
 
-fn lasting(id: &'static str) -> v5::Connect {
-    v5::Connect {
-        clean_start: false,
-        session_expiry_interval_secs: 1_000,
-        ..connect5(id)
-    }
-}
-
 #[tokio::test]
 async fn what_was_not_acknowledged_comes_again_with_its_id() {
     let world = World::start().await;

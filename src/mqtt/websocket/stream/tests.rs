@@ -74,11 +74,14 @@ async fn within<F: Future>(what: F) -> F::Output {
     limited.await.unwrap()
 }
 
-/// Everything the server says until it is silent.
+/// Everything the server says until nobody has anything left to do.
 async fn heard(client: &mut Client, far: &mut DuplexStream) -> Vec<Said> {
     let mut octets = Vec::new();
     let reading = far.read_to_end(&mut octets);
+    // Time that is paused goes on when all tasks wait.
+    tokio::time::pause();
     let _ = tokio::time::timeout(Duration::from_millis(50), reading).await;
+    tokio::time::resume();
     client.hear(&octets)
 }
 

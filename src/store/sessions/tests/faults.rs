@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use futures_util::FutureExt;
 
 use super::*;
 use crate::store::files;
@@ -68,7 +70,7 @@ async fn full_disk_is_told_and_what_must_be_forgotten_is_when_it_heals() {
         forgotten
     };
     assert_eq!(forgotten.await, Durable::NotYet);
-    assert!(bench.store().failures() > before && bench.store().is_in_trouble());
+    assert!(bench.store().failures() > before);
     // It needs no room, so it is done although the disk is full; what does not fit is given up.
     while bench.store().is_in_trouble() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -96,9 +98,8 @@ async fn disk_that_is_known_to_fail_is_not_waited_for_and_gets_what_it_is_owed()
     assert_eq!(bench.store().forget(1).await, Durable::NotYet);
     assert!(bench.store().is_in_trouble());
     let release = bench.hold();
-    let began = Instant::now();
-    assert_eq!(bench.store().forget(2).await, Durable::NotYet);
-    assert!(began.elapsed() < Duration::from_secs(1));
+    let forgotten = bench.store().forget(2).now_or_never();
+    assert_eq!(forgotten, Some(Durable::NotYet));
     drop(release);
     bench.with(|connection| connection.pragma_update(None, "query_only", false).unwrap());
     assert!(bench.reopen().await.sessions.is_empty());
@@ -115,9 +116,8 @@ async fn disk_that_hangs_is_not_waited_for() {
     tokio::time::resume();
     // That is told, and nobody else waits.
     assert!(bench.store().is_in_trouble());
-    let began = Instant::now();
-    assert_eq!(bench.store().forget(2).await, Durable::NotYet);
-    assert!(began.elapsed() < Duration::from_secs(1));
+    let forgotten = bench.store().forget(2).now_or_never();
+    assert_eq!(forgotten, Some(Durable::NotYet));
     drop(release);
     put(bench.store(), &example(3, 1));
     bench.store().flush().await.unwrap();
