@@ -21,6 +21,8 @@ pub struct Spread {
     pub median: f64,
     pub least: f64,
     pub most: f64,
+    /// Between these is the middle of ever more samples, with a probability of 95 %. Only of many samples.
+    pub interval: Option<(f64, f64)>,
 }
 
 impl Grid {
@@ -112,7 +114,12 @@ impl Spread {
 
     fn with_range(&self) -> String {
         let [median, least, most] = [self.median, self.least, self.most].map(short);
-        format!("**{median}** ({least}–{most})")
+        let interval = self.interval.map(|(from, to)| {
+            let [from, to] = [from, to].map(short);
+            format!(" [{from}–{to}]")
+        });
+        let interval = interval.unwrap_or_default();
+        format!("**{median}**{interval} ({least}–{most})")
     }
 }
 
@@ -136,8 +143,32 @@ pub fn spread(samples: &[f64]) -> Option<Spread> {
         median,
         least,
         most,
+        interval: interval(&sorted),
     })
 }
+
+/// By the sign test: each sample is below the true middle as likely as above it, whatever else is known
+/// of them.
+fn interval(sorted: &[f64]) -> Option<(f64, f64)> {
+    let samples = i32::try_from(sorted.len()).ok()?;
+    if samples < MANY {
+        return None;
+    }
+    // How likely it is that so many are below, and that no more than so many are.
+    let (mut exactly, mut at_most) = (0.5_f64.powi(samples), 0.0);
+    let mut outside = 0;
+    while at_most + exactly <= 0.025 {
+        at_most += exactly;
+        outside += 1;
+        exactly *= f64::from(samples - outside + 1) / f64::from(outside);
+    }
+    let outside = usize::try_from(outside).ok()?;
+    let from = sorted.get(outside.checked_sub(1)?)?;
+    Some((*from, *sorted.get(sorted.len() - outside)?))
+}
+
+/// Samples from which on an interval is told: with fewer it is as wide as all of them.
+const MANY: i32 = 9;
 
 /// Three digits that count.
 pub fn short(value: f64) -> String {
