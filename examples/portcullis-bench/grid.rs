@@ -21,7 +21,8 @@ pub struct Spread {
     pub median: f64,
     pub least: f64,
     pub most: f64,
-    /// Between these is the middle of ever more samples, with a probability of 95 %. Only of many samples.
+    /// Between these is the middle of ever more samples, with a probability of at least 95 %. Only of many
+    /// samples.
     pub interval: Option<(f64, f64)>,
 }
 
@@ -147,8 +148,7 @@ pub fn spread(samples: &[f64]) -> Option<Spread> {
     })
 }
 
-/// By the sign test: each sample is below the true middle as likely as above it, whatever else is known
-/// of them.
+/// By the sign test: each sample is below the true middle as likely as above it, whatever the others are.
 fn interval(sorted: &[f64]) -> Option<(f64, f64)> {
     let samples = i32::try_from(sorted.len()).ok()?;
     if samples < MANY {
@@ -157,7 +157,7 @@ fn interval(sorted: &[f64]) -> Option<(f64, f64)> {
     // How likely it is that so many are below, and that no more than so many are.
     let (mut exactly, mut at_most) = (0.5_f64.powi(samples), 0.0);
     let mut outside = 0;
-    while at_most + exactly <= 0.025 {
+    while outside < samples / 2 && at_most + exactly <= 0.025 {
         at_most += exactly;
         outside += 1;
         exactly *= f64::from(samples - outside + 1) / f64::from(outside);
@@ -167,7 +167,7 @@ fn interval(sorted: &[f64]) -> Option<(f64, f64)> {
     Some((*from, *sorted.get(sorted.len() - outside)?))
 }
 
-/// Samples from which on an interval is told: with fewer it is as wide as all of them.
+/// Samples from which on an interval is told: with fewer it is as wide as all of them, or wider.
 const MANY: i32 = 9;
 
 /// Three digits that count.

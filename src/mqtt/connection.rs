@@ -77,6 +77,7 @@ pub async fn run<S, P>(
         chunk: CHUNK_MIN,
         output: BytesMut::new(),
         unflushed: false,
+        is_read: true,
         stalled: None,
         deaf_since: None,
         publishing: None,
@@ -104,6 +105,8 @@ struct Connection<'a, S, P> {
     chunk: usize,
     output: BytesMut,
     unflushed: bool,
+    /// The client was read, or asked for what it has sent, in the last look at it.
+    is_read: bool,
     /// Since when the client has taken nothing of what is written, or not all of it.
     stalled: Option<Instant>,
     /// Since when the client takes nothing any more. What it sends is read all the same for a while: its
@@ -239,7 +242,6 @@ where
         let mut patience = Patience::new(admitted.keep_alive, self.hub.limits.write_timeout);
         let mut signals = Signals::new(peer, shutdown, cell);
         signals.set_timer(patience.longest());
-        let mut was_reading = true;
         loop {
             // Also while the client's packets have to wait: whoever has to go gets no message.
             if let Some(end) = self.must_end(cell) {
@@ -266,12 +268,9 @@ where
                 continue;
             }
             // Not before all is processed that was read: whoever sends faster would fill the memory.
-            let may_read = all && has_room;
-            if may_read && !was_reading {
-                patience.heard = Instant::now();
-            }
-            was_reading = may_read;
-            match self.wait(&mut signals, may_read).await {
+            let event = self.wait(&mut signals, all).await;
+            patience.note_reading(self.is_read);
+            match event {
                 Event::Cut(why) => return self.cut_off(why),
                 Event::Shutdown => return End::shutdown(),
                 Event::Published(result) => {
@@ -288,7 +287,7 @@ where
                 }
                 Event::Time(due) => {
                     let is_idle = all && self.publishing.is_none();
-                    match self.judge(&mut patience, due, may_read, is_idle) {
+                    match self.judge(&mut patience, due, is_idle) {
                         Ok(next) => signals.set_timer(next),
                         Err(end) => return end,
                     }

@@ -24,6 +24,13 @@ fn million_entries_are_imported_while_handshakes_and_changes_go_on() {
     let path = file(&broker, "large.crl", &crl);
     let before = resident_kib(&mut broker);
     let sn = api.register("other", &Ca::root("other"));
+    let to_and_fro = || {
+        let begin = Instant::now();
+        api.inactivate(&sn);
+        api.activate(&sn);
+        begin.elapsed()
+    };
+    let alone = to_and_fro();
 
     let (done, waits, changes) = {
         let broker = &broker;
@@ -43,10 +50,7 @@ fn million_entries_are_imported_while_handshakes_and_changes_go_on() {
             let changes = scope.spawn(|| {
                 let mut waits = Vec::new();
                 while !over.load(Ordering::Relaxed) {
-                    let begin = Instant::now();
-                    api.inactivate(&sn);
-                    api.activate(&sn);
-                    waits.push(begin.elapsed());
+                    waits.push(to_and_fro());
                 }
                 waits
             });
@@ -69,9 +73,13 @@ fn million_entries_are_imported_while_handshakes_and_changes_go_on() {
         slowest(&changes),
         (resident_kib(&mut broker) - before) / 1024,
     );
-    // Not one of them waited for the whole of it.
-    assert!(waits.len() > 10 && slowest(&waits) < done, "{waits:?}");
-    assert!(changes.len() > 1 && slowest(&changes) < done, "{changes:?}");
+    // Not one of them waited for most of it.
+    let most = done * 3 / 4;
+    assert!(waits.len() > 10 && slowest(&waits) < most, "{waits:?}");
+    assert!(
+        changes.len() > 1 && slowest(&changes) < alone + most,
+        "{changes:?}"
+    );
     for identity in [&good, &b1] {
         assert!(broker.admits(identity));
     }

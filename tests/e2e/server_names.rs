@@ -84,6 +84,9 @@ fn client_of_no_instance_is_refused_with_the_right_alert_logged_once_and_counted
         }
     }
     assert!(fleet.client(A, "a.example", &a, Version::V13).admitted());
+    for outcome in &outcomes {
+        assert_eq!(fleet.counter(outcome), BOTH.len() as u64, "{outcome}");
+    }
     fleet.broker.process().terminate();
     fleet.broker.process().wait_exit();
     let log = fleet.broker.process().stderr();

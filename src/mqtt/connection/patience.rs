@@ -15,9 +15,11 @@ pub(super) struct Patience {
     keep_alive: Option<Duration>,
     /// How long it may take nothing.
     write_timeout: Duration,
-    /// When a packet came of it last, or was read again after it had to wait.
+    /// When something came of it last. Time in which it was not read is not counted.
     pub(super) heard: Instant,
-    /// The last look found its time to be up, and was itself late.
+    /// Since when it is not read.
+    unread_since: Option<Instant>,
+    /// The last look was late, and decided nothing.
     in_doubt: bool,
 }
 
@@ -27,6 +29,7 @@ impl Patience {
             keep_alive,
             write_timeout,
             heard: Instant::now(),
+            unread_since: None,
             in_doubt: false,
         }
     }
@@ -37,22 +40,41 @@ impl Patience {
             .map_or(self.write_timeout, |limit| limit.min(self.write_timeout))
     }
 
-    /// Whether the broker itself may have been kept from hearing the client. After a pause of the whole
-    /// process what has come meanwhile is not seen all at once, but the time is up for everybody.
-    fn may_be_unheard(&mut self, late: Duration) -> bool {
-        let is_first = !std::mem::replace(&mut self.in_doubt, true);
-        is_first && late > TIMER_MIN
+    /// Take into account whether the client is read now.
+    pub(super) fn note_reading(&mut self, is_read: bool) {
+        match self.unread_since {
+            Some(since) if is_read => {
+                let now = Instant::now();
+                self.heard = now.min(self.heard + (now - since));
+                self.unread_since = None;
+            }
+            None if !is_read => self.unread_since = Some(Instant::now()),
+            _ => {}
+        }
+    }
+
+    /// When the client's silence is too long.
+    fn silent_at(&self) -> Option<Instant> {
+        let is_read = self.unread_since.is_none();
+        let limit = self.keep_alive.filter(|_| is_read);
+        limit.map(|limit| self.heard + limit)
+    }
+
+    /// Whether a look that is so late may decide. After a pause of the whole process the time is up for
+    /// everybody, but what has come meanwhile is not seen all at once. The next look may in any case.
+    fn may_decide(&mut self, late: Duration) -> bool {
+        self.in_doubt = late > LATE && !self.in_doubt;
+        !self.in_doubt
     }
 }
 
 impl<S, P> Connection<'_, S, P> {
     /// When to look again, in a look that was due at that time; or the end, if the client's time is up.
-    /// `may_read` is whether it is read, and `is_idle` whether nothing waits of what was read.
+    /// `is_idle`: nothing waits of what was read.
     pub(super) fn judge(
         &self,
         patience: &mut Patience,
         due: Instant,
-        may_read: bool,
         is_idle: bool,
     ) -> Result<Duration, End> {
         let (now, write_timeout) = (Instant::now(), patience.write_timeout);
@@ -64,31 +86,29 @@ impl<S, P> Connection<'_, S, P> {
                 false => Ok(FAREWELL_LIMIT),
             };
         }
-        let stalls_at = self.stalled.map(|since| since + write_timeout);
-        let silent_at = patience
-            .keep_alive
-            .filter(|_| may_read)
-            .map(|limit| patience.heard + limit);
-        let ends_at = [stalls_at, silent_at].into_iter().flatten().min();
-        let Some(ends_at) = ends_at.filter(|at| *at <= now) else {
-            patience.in_doubt = false;
-            let next = ends_at.map_or(patience.longest(), |at| at - now);
-            return Ok(next.min(patience.longest()).max(TIMER_MIN));
-        };
         let late = now - due;
-        if patience.may_be_unheard(late) {
+        if !patience.may_decide(late) {
             return Ok(late.min(patience.longest()));
         }
-        Err(match Some(ends_at) == stalls_at {
-            true => End::silent(Ending::SlowConsumer, Departure::Lost),
-            false => End::saying(
+        let stalls_at = self.stalled.map(|since| since + write_timeout);
+        if stalls_at.is_some_and(|at| at <= now) {
+            return Err(End::silent(Ending::SlowConsumer, Departure::Lost));
+        }
+        let silent_at = patience.silent_at();
+        if silent_at.is_some_and(|at| at <= now) {
+            return Err(End::saying(
                 Ending::KeepAliveTimeout,
                 reason::KEEP_ALIVE_TIMEOUT,
                 "nothing came within one and a half times the keep alive",
-            ),
-        })
+            ));
+        }
+        let next = [stalls_at, silent_at].into_iter().flatten().min();
+        let next = next.map_or(patience.longest(), |at| at - now);
+        Ok(next.min(patience.longest()).max(TIMER_MIN))
     }
 }
 
 /// The timer is not set nearer than this.
 const TIMER_MIN: Duration = Duration::from_millis(10);
+/// A look that comes so much after its time was kept from it.
+const LATE: Duration = Duration::from_millis(10);

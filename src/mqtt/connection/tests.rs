@@ -9,6 +9,7 @@ mod gate;
 mod harness;
 mod messages;
 mod operations;
+mod patience;
 mod persistence;
 mod rules;
 mod sessions;

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Connection;
+use super::{Connection, WRITE_TARGET};
 use crate::mqtt::bus::{BusError, Routed};
 use crate::mqtt::identity::Peer;
 use crate::mqtt::shard::{Cell, Listener};
@@ -40,7 +40,7 @@ pub(super) enum Event {
     Lost,
     /// There may be something to send, or the session is to be let go.
     Woken,
-    /// It is this time.
+    /// It is this time, or later.
     Time(Instant),
 }
 
@@ -51,6 +51,7 @@ pub(super) struct Signals<'a> {
     /// What has happened of that.
     due: Option<Event>,
     looks_left: u32,
+    shutdown: &'a CancellationToken,
     bell: Listener<'a>,
     /// The last wait ended without a look at the client.
     hurried: bool,
@@ -66,6 +67,7 @@ impl<'a> Signals<'a> {
             rare: FuturesUnordered::new(),
             due: None,
             looks_left: 0,
+            shutdown,
             bell: cell.listen(),
             hurried: false,
         };
@@ -92,26 +94,28 @@ impl<'a> Signals<'a> {
         if self.due.is_none()
             && let Poll::Ready(event) = self.rare.poll_next_unpin(context)
         {
+            self.looks_left = match &event {
+                Some(Event::Time(_)) => MOST_LOOKS,
+                // It may have said its DISCONNECT.
+                Some(Event::Shutdown) => 1,
+                _ => 0,
+            };
             self.due = event;
-            self.looks_left = MOST_LOOKS;
         }
     }
 
     /// Whether the client is looked at before what is due: what it has said in time counts, as far as
     /// it is there.
     fn may_look(&mut self) -> bool {
-        match &self.due {
-            None => true,
-            Some(Event::Time(_)) => match self.looks_left.checked_sub(1) {
-                Some(left) => {
-                    self.looks_left = left;
-                    true
-                }
-                None => false,
-            },
-            // The end waits for nobody.
-            Some(_) => false,
+        if let Some(due) = &self.due {
+            // The end does not wait for the time to be judged.
+            let is_late = matches!(due, Event::Time(_)) && self.shutdown.is_cancelled();
+            match self.looks_left.checked_sub(1) {
+                Some(left) if !is_late => self.looks_left = left,
+                _ => return false,
+            }
         }
+        true
     }
 
     fn tell(&self, event: impl Future<Output = Event> + Send + 'a) {
@@ -125,6 +129,8 @@ where
     P: Peer,
 {
     /// Write what there is to write, until something else happens. Cancel safe.
+    /// `may_read`: what was read before is processed. Even then nothing is read if there is no room for
+    /// answers.
     pub(super) async fn wait(&mut self, signals: &mut Signals<'_>, may_read: bool) -> Event {
         if may_read {
             self.input.reserve(self.chunk);
@@ -165,21 +171,24 @@ where
         {
             return Poll::Ready(Event::Published(result));
         }
+        let was_full = self.output.len() >= WRITE_TARGET;
         let Ok(octets) = self.write_now(context) else {
             return Poll::Ready(Event::Deaf);
         };
-        if !may_read {
-            return match octets {
-                0 => Poll::Pending,
-                // There is room for what was not collected, and so not read, for want of it.
-                _ => Poll::Ready(Event::Written),
-            };
+        self.is_read = may_read && self.output.len() < WRITE_TARGET;
+        if self.is_read
+            && let Poll::Ready(read) = pin!(self.stream.read_buf(&mut self.input)).poll(context)
+        {
+            return Poll::Ready(match self.has_read(read) {
+                true => Event::Read,
+                false => Event::Lost,
+            });
         }
-        let read = pin!(self.stream.read_buf(&mut self.input)).poll(context);
-        read.map(|read| match self.has_read(read) {
-            true => Event::Read,
-            false => Event::Lost,
-        })
+        match was_full && octets > 0 {
+            // There is room for what was not collected for want of it.
+            true => Poll::Ready(Event::Written),
+            false => Poll::Pending,
+        }
     }
 
     /// Write, and flush if that is all, as far as the client takes it now. Gives how many octets it has

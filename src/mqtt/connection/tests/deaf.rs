@@ -1,16 +1,14 @@
-//! Clients that take nothing any more, or are heard late: what they have said counts all the same.
-//! And for how long they are waited for.
+//! Clients that take nothing any more: what they have said counts all the same.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::harness::*;
 use crate::mqtt::connection::FAREWELL_LIMIT;
@@ -18,15 +16,15 @@ use crate::mqtt::settings::Settings;
 
 /// What a connection does not do.
 #[derive(Default)]
-struct Faults {
+pub(super) struct Faults {
     /// Nothing can be sent.
     is_broken: AtomicBool,
     /// Octets are taken until they are flushed, as TLS does it.
     is_buffered: AtomicBool,
     /// What comes is not seen, and when it is, it wakes nobody.
-    is_hidden: AtomicBool,
+    pub(super) is_hidden: AtomicBool,
     /// Looks at what is hidden.
-    looks: AtomicUsize,
+    pub(super) looks: AtomicUsize,
 }
 
 /// The server's end of a connection with faults.
@@ -87,7 +85,7 @@ impl AsyncWrite for Faulty {
 }
 
 /// A client `c` with a will for topic `will`, and the faults that its connection can have.
-async fn faulty(world: &World, keep_alive: u16) -> (Client5, Arc<Faults>) {
+pub(super) async fn faulty(world: &World, keep_alive: u16) -> (Client5, Arc<Faults>) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let faults = Arc::<Faults>::default();
     let stream = Faulty {
@@ -95,18 +93,17 @@ async fn faulty(world: &World, keep_alive: u16) -> (Client5, Arc<Faults>) {
         faults: faults.clone(),
     };
     let mut client = Client5::new(near, world.serve(&device("c"), stream));
-    connect_with_will(&mut client, keep_alive).await;
+    client.send(with_will(keep_alive)).await;
+    client.recv().await;
     (client, faults)
 }
 
-async fn connect_with_will(client: &mut Client5, keep_alive: u16) {
-    let connect = v5::Connect {
+pub(super) fn with_will(keep_alive: u16) -> v5::Connect {
+    v5::Connect {
         last_will: will(0),
         keep_alive,
         ..connect5("c")
-    };
-    client.send(connect).await;
-    client.recv().await;
+    }
 }
 
 /// Send a packet to the broker, and wait until it has processed it.
@@ -136,9 +133,7 @@ async fn watched_and_broken(world: &World) -> (Client5, Client5) {
 async fn a_client_that_takes_nothing_any_more_is_heard_all_the_same() {
     let world = World::start().await;
     let mut watcher = watcher(&world).await;
-    let (stream, cut) = world.dial_with(&device("c"), 64);
-    let mut client = Client5::new(stream, cut);
-    connect_with_will(&mut client, 0).await;
+    let mut client = world.narrow5(64, with_will(0)).await;
     // More answers than there is room for, then DISCONNECT.
     client.send_raw(&PING.repeat(64)).await;
     client.send_raw(&[0xE0, 0]).await;
@@ -235,83 +230,7 @@ async fn a_client_that_takes_nothing_and_says_nothing_is_given_up_soon() {
         faults.is_buffered.store(is_buffered, Ordering::Release);
         faults.is_broken.store(true, Ordering::Release);
         // More than is collected in one go: meanwhile nothing is read from it.
-        let large = v5_publish::Publish {
-            payload: vec![b'x'; 100_000].into(),
-            ..message("t", QoS::AtMostOnce, "")
-        };
-        watcher.send(large).await;
+        watcher.send(large()).await;
         assert_eq!(watcher.message().await.topic, "will");
     }
 }
-
-#[tokio::test]
-async fn what_is_there_when_the_time_is_up_counts() {
-    let world = World::start().await;
-    let (mut client, faults) = faulty(&world, KEEP_ALIVE).await;
-    tokio::time::pause();
-    faults.is_hidden.store(true, Ordering::Release);
-    client.send_raw(&PING).await;
-    until(|| faults.looks.load(Ordering::Acquire) > 0).await;
-    // From here on nothing but the time wakes the connection.
-    faults.is_hidden.store(false, Ordering::Release);
-    assert!(matches!(client.recv().await, v5::Packet::PingResponse));
-}
-
-#[tokio::test]
-async fn what_is_seen_late_after_a_pause_of_the_whole_process_counts() {
-    let world = World::start().await;
-    let (mut client, faults) = faulty(&world, KEEP_ALIVE).await;
-    tokio::time::pause();
-    faults.is_hidden.store(true, Ordering::Release);
-    client.send_raw(&PING).await;
-    let looks = || faults.looks.load(Ordering::Acquire);
-    until(|| looks() > 0).await;
-    let before = looks();
-    tokio::time::advance(10 * LIMIT).await;
-    // Its time is up, and it is not known yet that it has said something.
-    until(|| looks() > before).await;
-    faults.is_hidden.store(false, Ordering::Release);
-    assert!(matches!(client.recv().await, v5::Packet::PingResponse));
-    // The next time it has said nothing.
-    assert_eq!(client.farewell().await, 0x8D);
-}
-
-#[tokio::test]
-async fn who_falls_silent_after_answers_that_it_did_not_take_is_let_go_in_time() {
-    let world = World::start().await;
-    let (stream, cut) = world.dial_with(&device("c"), 64);
-    let mut client = Client5::new(stream, cut);
-    connect_with_will(&mut client, KEEP_ALIVE).await;
-    tokio::time::pause();
-    let (mut reader, mut writer) = tokio::io::split(client.stream);
-    // More answers than there is room for.
-    let floods = tokio::spawn(async move {
-        for _ in 0..64 {
-            writer.write_all(&PING.repeat(4_096)).await.unwrap();
-        }
-        writer
-    });
-    let tally = &world.broker.hub().sys.tally;
-    let processed = || tally.packets_received.get();
-    let mut last = 0;
-    while std::mem::replace(&mut last, processed()) < processed() || last < 4_096 {
-        for _ in 0..64 {
-            tokio::task::yield_now().await;
-        }
-    }
-    assert!(!floods.is_finished());
-    tokio::time::advance(2 * LIMIT).await;
-    let mut answers = vec![0; 64 * 4_096 * PING.len()];
-    reader.read_exact(&mut answers).await.unwrap();
-    let silent = tokio::time::Instant::now();
-    let mut farewell = Vec::new();
-    reader.read_to_end(&mut farewell).await.unwrap();
-    assert_eq!(farewell.get(2), Some(&0x8D));
-    let waited = silent.elapsed();
-    assert!(waited <= LIMIT + LIMIT / 10, "{waited:?}");
-    drop(floods.await);
-}
-
-const KEEP_ALIVE: u16 = 4;
-/// One and a half times that.
-const LIMIT: Duration = Duration::from_secs(6);

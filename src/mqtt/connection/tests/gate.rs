@@ -81,10 +81,7 @@ async fn nothing_is_processed_after_a_cut() {
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut_all_the_same() {
     let world = World::start().await;
-    let (stream, cut) = world.dial_with(&device("c"), 64);
-    let mut client = Client5::new(stream, cut);
-    client.send(connect5("c")).await;
-    client.recv().await;
+    let mut client = world.narrow5(64, connect5("c")).await;
     client.subscribe("a", QoS::AtMostOnce).await;
     let mut publisher = world.simple5("p").await;
     for _ in 0..64 {
@@ -195,14 +192,19 @@ async fn shutdown_says_so() {
 }
 
 #[tokio::test]
-async fn a_silent_client_is_let_go_after_the_keep_alive() {
+async fn what_a_client_has_said_before_the_shutdown_counts() {
     let world = World::start().await;
-    let connect = v5::Connect {
-        keep_alive: 1,
-        ..connect5("c")
-    };
-    let (mut client, _) = world.connect5(&device("c"), connect).await;
-    assert_eq!(client.farewell().await, 0x8D);
+    let mut client = world.simple5("c").await;
+    client.settle().await;
+    client.send_raw(&[0xE0, 0]).await;
+    world.shutdown.cancel();
+    let mut rest = Vec::new();
+    let reading = client.stream.read_to_end(&mut rest);
+    tokio::time::timeout(PATIENCE, reading)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(rest.is_empty(), "it has left: {rest:?}");
 }
 
 #[tokio::test]
@@ -218,29 +220,6 @@ async fn connect_must_come_in_time() {
         .unwrap()
         .unwrap();
     assert!(rest.is_empty());
-}
-
-#[tokio::test]
-async fn a_slow_consumer_is_let_go() {
-    let mut settings = Settings::default();
-    settings.limits.write_timeout = std::time::Duration::from_millis(50);
-    let world = World::with(settings, Hooks::default()).await;
-    let (stream, cut) = world.dial_with(&device("c"), 64);
-    let mut client = Client5::new(stream, cut);
-    client.send(connect5("c")).await;
-    client.recv().await;
-    client.subscribe("a", QoS::AtMostOnce).await;
-    let mut publisher = world.simple5("p").await;
-    for _ in 0..8 {
-        publisher
-            .publish(message(
-                "a",
-                QoS::AtLeastOnce,
-                "0123456789012345678901234567890123456789",
-            ))
-            .await;
-    }
-    world.until("c", |session| session.is_none()).await;
 }
 
 #[tokio::test]

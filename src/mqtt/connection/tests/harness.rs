@@ -177,6 +177,15 @@ impl World {
         }
     }
 
+    /// Client `c` with this CONNECT, connected over a stream that holds so many octets.
+    pub(super) async fn narrow5(&self, buffer: usize, connect: v5::Connect) -> Client5 {
+        let (stream, cut) = self.dial_with(&device("c"), buffer);
+        let mut client = Client5::new(stream, cut);
+        client.send(connect).await;
+        client.recv().await;
+        client
+    }
+
     pub(super) async fn simple5(&self, id: &'static str) -> Client5 {
         self.connect5(&device(id), connect5(id)).await.0
     }
@@ -473,6 +482,14 @@ pub(super) fn will(delay: u32) -> Option<v5::LastWill> {
         is_utf8_payload: None,
         response_topic: None,
     })
+}
+
+/// A message for `t` that is sent in one go, and no other with it.
+pub(super) fn large() -> v5_publish::Publish {
+    v5_publish::Publish {
+        payload: vec![b'x'; 100_000].into(),
+        ..message("t", QoS::AtMostOnce, "")
+    }
 }
 
 pub(super) fn message(topic: &str, qos: QoS, payload: &'static str) -> v5_publish::Publish {

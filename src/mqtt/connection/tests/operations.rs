@@ -78,10 +78,7 @@ async fn nothing_is_processed_after_a_close() {
 #[tokio::test]
 async fn a_client_that_is_gone_without_a_word_is_closed_all_the_same() {
     let world = World::start().await;
-    let (stream, cut) = world.dial_with(&device("c"), 64);
-    let mut client = Client5::new(stream, cut);
-    client.send(connect5("c")).await;
-    client.recv().await;
+    let mut client = world.narrow5(64, connect5("c")).await;
     client.subscribe("a", QoS::AtMostOnce).await;
     let mut publisher = world.simple5("p").await;
     for _ in 0..64 {

@@ -1,0 +1,200 @@
+//! For how long clients are waited for that say nothing or take nothing.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rmqtt_codec::types::QoS;
+use rmqtt_codec::v5;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::deaf::{faulty, with_will};
+use super::harness::*;
+use crate::mqtt::hub::Hooks;
+use crate::mqtt::settings::Settings;
+
+/// In seconds.
+const KEEP_ALIVE: u16 = 4;
+/// One and a half times that.
+const LIMIT: Duration = Duration::from_secs(6);
+
+/// Everybody who has something to do has had a turn.
+async fn turns() {
+    for _ in 0..256 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_silent_client_is_let_go_after_the_keep_alive() {
+    let world = World::start().await;
+    let connect = v5::Connect {
+        keep_alive: 1,
+        ..connect5("c")
+    };
+    let (mut client, _) = world.connect5(&device("c"), connect).await;
+    assert_eq!(client.farewell().await, 0x8D);
+}
+
+#[tokio::test]
+async fn a_slow_consumer_is_let_go() {
+    let mut settings = Settings::default();
+    settings.limits.write_timeout = Duration::from_millis(50);
+    let world = World::with(settings, Hooks::default()).await;
+    let mut client = world.narrow5(64, connect5("c")).await;
+    client.subscribe("t", QoS::AtMostOnce).await;
+    world.simple5("p").await.send(large()).await;
+    world.until("c", |session| session.is_none()).await;
+}
+
+#[tokio::test]
+async fn what_is_there_when_the_time_is_up_counts() {
+    let world = World::start().await;
+    let (mut client, faults) = faulty(&world, KEEP_ALIVE).await;
+    tokio::time::pause();
+    faults.is_hidden.store(true, Ordering::Release);
+    client.send_raw(&PING).await;
+    until(|| faults.looks.load(Ordering::Acquire) > 0).await;
+    // From here on nothing but the time wakes the connection.
+    faults.is_hidden.store(false, Ordering::Release);
+    assert!(matches!(client.recv().await, v5::Packet::PingResponse));
+}
+
+#[tokio::test]
+async fn what_is_seen_late_after_a_pause_of_the_whole_process_counts() {
+    let world = World::start().await;
+    let (mut client, faults) = faulty(&world, KEEP_ALIVE).await;
+    tokio::time::pause();
+    faults.is_hidden.store(true, Ordering::Release);
+    client.send_raw(&PING).await;
+    let looks = || faults.looks.load(Ordering::Acquire);
+    until(|| looks() > 0).await;
+    let before = looks();
+    tokio::time::advance(10 * LIMIT).await;
+    // Its time is up, and it is not known yet that it has said something.
+    until(|| looks() > before).await;
+    faults.is_hidden.store(false, Ordering::Release);
+    assert!(matches!(client.recv().await, v5::Packet::PingResponse));
+    // The next time it has said nothing.
+    assert_eq!(client.farewell().await, 0x8D);
+}
+
+#[tokio::test]
+async fn who_falls_silent_after_answers_that_it_did_not_take_is_let_go_in_time() {
+    let world = World::start().await;
+    let client = world.narrow5(64, with_will(KEEP_ALIVE)).await;
+    tokio::time::pause();
+    let (mut reader, mut writer) = tokio::io::split(client.stream);
+    // More answers than there is room for.
+    let floods = tokio::spawn(async move {
+        for _ in 0..64 {
+            writer.write_all(&PING.repeat(4_096)).await.unwrap();
+        }
+        writer
+    });
+    let tally = &world.broker.hub().sys.tally;
+    until(|| tally.packets_received.get() >= 1_024).await;
+    turns().await;
+    assert!(!floods.is_finished());
+    tokio::time::advance(2 * LIMIT).await;
+    let mut answers = vec![0; 64 * 4_096 * PING.len()];
+    reader.read_exact(&mut answers).await.unwrap();
+    let silent = tokio::time::Instant::now();
+    let mut farewell = Vec::new();
+    reader.read_to_end(&mut farewell).await.unwrap();
+    assert_eq!(farewell.get(2), Some(&0x8D));
+    let waited = silent.elapsed();
+    assert!(waited <= LIMIT + LIMIT / 10, "{waited:?}");
+    drop(floods.await);
+}
+
+#[tokio::test]
+async fn while_a_client_is_not_read_it_is_not_silent() {
+    let world = World::start().await;
+    let mut client = world.narrow5(64, with_will(KEEP_ALIVE)).await;
+    client.subscribe("t", QoS::AtMostOnce).await;
+    let mut other = world.simple5("p").await;
+    other.send(large()).await;
+    other.settle().await;
+    tokio::time::pause();
+    // One and a half times as long as it may be silent.
+    tokio::time::sleep(LIMIT + LIMIT / 2).await;
+    assert!(matches!(client.recv().await, v5::Packet::Publish(_)));
+    tokio::time::sleep(LIMIT - LIMIT / 6).await;
+    client.send_raw(&PING).await;
+    assert!(matches!(client.recv().await, v5::Packet::PingResponse));
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_let_go_also_if_every_look_is_late() {
+    let world = World::start().await;
+    let (_client, faults) = faulty(&world, KEEP_ALIVE).await;
+    tokio::time::pause();
+    faults.is_hidden.store(true, Ordering::Release);
+    for _ in 0..2 {
+        let before = faults.looks.load(Ordering::Acquire);
+        tokio::time::advance(10 * LIMIT).await;
+        until(|| faults.looks.load(Ordering::Acquire) > before).await;
+    }
+    world.until_away("c").await;
+}
+
+#[tokio::test]
+async fn who_takes_nothing_is_let_go_also_if_every_look_is_late() {
+    let world = World::start().await;
+    let mut client = world.narrow5(64, with_will(0)).await;
+    client.subscribe("t", QoS::AtMostOnce).await;
+    let mut other = world.simple5("p").await;
+    other.send(large()).await;
+    other.settle().await;
+    turns().await;
+    tokio::time::pause();
+    for _ in 0..2 {
+        tokio::time::advance(10 * Settings::default().limits.write_timeout).await;
+        turns().await;
+    }
+    world.until_away("c").await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_let_go_whatever_it_is_sent() {
+    let world = World::start().await;
+    let (mut client, _) = faulty(&world, KEEP_ALIVE).await;
+    client.subscribe("t", QoS::AtMostOnce).await;
+    let mut other = world.simple5("p").await;
+    tokio::time::pause();
+    for _ in 0..4 {
+        other.send(large()).await;
+        match client.recv().await {
+            v5::Packet::Publish(_) => tokio::time::advance(LIMIT - Duration::from_secs(1)).await,
+            v5::Packet::Disconnect(packet) => {
+                assert_eq!(u8::from(packet.reason_code), 0x8D);
+                return;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("it is waited for as long as there is something for it");
+}
+
+#[tokio::test]
+async fn a_client_is_heard_however_much_there_is_for_it() {
+    const MESSAGES: usize = 20;
+    let world = World::start().await;
+    let mut client = world.narrow5(4_096, with_will(0)).await;
+    client.subscribe("t", QoS::AtMostOnce).await;
+    let mut other = world.simple5("p").await;
+    for _ in 0..MESSAGES {
+        other.send(large()).await;
+    }
+    other.settle().await;
+    client.send_raw(&PING).await;
+    let mut messages = 0;
+    while let v5::Packet::Publish(_) = client.recv().await {
+        messages += 1;
+    }
+    assert!(messages < MESSAGES / 2, "the answer came behind {messages}");
+    while messages < MESSAGES {
+        assert!(matches!(client.recv().await, v5::Packet::Publish(_)));
+        messages += 1;
+    }
+}
