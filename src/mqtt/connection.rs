@@ -1,7 +1,7 @@
 //! One connection: octets in, octets out, and the ways it ends.
 //!
 //! One task for each connection. It reads only what it can process: while the bus makes it wait,
-//! or the client does not take its answers, nothing is read; unless no answer can reach it any more.
+//! or much is there that the client does not take, nothing is read; unless nothing can reach it any more.
 //! What is to be sent is collected and written in one go. A cut or kick is looked for before each
 //! packet, and interrupts every wait.
 
@@ -77,8 +77,8 @@ pub async fn run<S, P>(
         chunk: CHUNK_MIN,
         output: BytesMut::new(),
         unflushed: false,
-        is_read: true,
         stalled: None,
+        patience: Patience::new(None, hub.limits.write_timeout),
         deaf_since: None,
         publishing: None,
         wakes: Wakes::default(),
@@ -105,10 +105,9 @@ struct Connection<'a, S, P> {
     chunk: usize,
     output: BytesMut,
     unflushed: bool,
-    /// The client was read, or asked for what it has sent, in the last look at it.
-    is_read: bool,
     /// Since when the client has taken nothing of what is written, or not all of it.
     stalled: Option<Instant>,
+    patience: Patience,
     /// Since when the client takes nothing any more. What it sends is read all the same for a while: its
     /// DISCONNECT may be among it.
     deaf_since: Option<Instant>,
@@ -239,15 +238,15 @@ where
     /// From CONNACK to the end.
     async fn converse(&mut self, admitted: &Admitted, shutdown: &CancellationToken) -> End {
         let (peer, cell) = (self.peer, &admitted.cell);
-        let mut patience = Patience::new(admitted.keep_alive, self.hub.limits.write_timeout);
+        self.patience = Patience::new(admitted.keep_alive, self.hub.limits.write_timeout);
         let mut signals = Signals::new(peer, shutdown, cell);
-        signals.set_timer(patience.longest());
+        signals.set_timer(self.patience.longest());
         loop {
             // Also while the client's packets have to wait: whoever has to go gets no message.
             if let Some(end) = self.must_end(cell) {
                 return end;
             }
-            let all = match self.process(cell, &mut patience.heard).await {
+            let all = match self.process(cell).await {
                 Ok(all) => all,
                 Err(end) => {
                     // Answers that come before the fault still go out.
@@ -268,9 +267,7 @@ where
                 continue;
             }
             // Not before all is processed that was read: whoever sends faster would fill the memory.
-            let event = self.wait(&mut signals, all).await;
-            patience.note_reading(self.is_read);
-            match event {
+            match self.wait(&mut signals, all).await {
                 Event::Cut(why) => return self.cut_off(why),
                 Event::Shutdown => return End::shutdown(),
                 Event::Published(result) => {
@@ -279,7 +276,7 @@ where
                     }
                 }
                 Event::Lost => return End::lost(),
-                Event::Read if self.deaf_since.is_some() => patience.heard = Instant::now(),
+                Event::Read if self.deaf_since.is_some() => self.patience.hear(),
                 Event::Read | Event::Written | Event::Woken => {}
                 Event::Deaf => {
                     self.go_deaf();
@@ -287,7 +284,7 @@ where
                 }
                 Event::Time(due) => {
                     let is_idle = all && self.publishing.is_none();
-                    match self.judge(&mut patience, due, is_idle) {
+                    match self.judge(due, is_idle) {
                         Ok(next) => signals.set_timer(next),
                         Err(end) => return end,
                     }
@@ -297,18 +294,14 @@ where
     }
 
     /// Process what has been read, as far as it may be processed now. Whether that is all.
-    async fn process(&mut self, cell: &Arc<Cell>, heard: &mut Instant) -> Result<bool, End> {
-        let processed = self.process_packets(cell, heard).await;
+    async fn process(&mut self, cell: &Arc<Cell>) -> Result<bool, End> {
+        let processed = self.process_packets(cell).await;
         self.wakes.flush();
         self.count_came();
         processed
     }
 
-    async fn process_packets(
-        &mut self,
-        cell: &Arc<Cell>,
-        heard: &mut Instant,
-    ) -> Result<bool, End> {
+    async fn process_packets(&mut self, cell: &Arc<Cell>) -> Result<bool, End> {
         let mut waiting = cell.session().answers_waiting();
         let (mut packets, mut clock) = (0, None);
         while self.publishing.is_none() && waiting < MAX_ANSWERS {
@@ -323,7 +316,7 @@ where
             };
             // One look at the clock for all that came at once.
             let now = *clock.get_or_insert_with(|| {
-                *heard = Instant::now();
+                self.patience.hear();
                 self.hub.now()
             });
             self.came.packets += 1;

@@ -30,7 +30,7 @@ fn million_entries_are_imported_while_handshakes_and_changes_go_on() {
         api.activate(&sn);
         begin.elapsed()
     };
-    let alone = to_and_fro();
+    let alone = (0..3).map(|_| to_and_fro()).max().unwrap_or_default();
 
     let (done, waits, changes) = {
         let broker = &broker;

@@ -15,8 +15,9 @@ pub(super) struct Patience {
     keep_alive: Option<Duration>,
     /// How long it may take nothing.
     write_timeout: Duration,
-    /// When something came of it last. Time in which it was not read is not counted.
-    pub(super) heard: Instant,
+    /// When a packet came of it last; later by the time in which it was not read since. Of one that takes
+    /// nothing any more any octets count.
+    heard: Instant,
     /// Since when it is not read.
     unread_since: Option<Instant>,
     /// The last look was late, and decided nothing.
@@ -40,7 +41,12 @@ impl Patience {
             .map_or(self.write_timeout, |limit| limit.min(self.write_timeout))
     }
 
-    /// Take into account whether the client is read now.
+    /// The client has said something.
+    pub(super) fn hear(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    /// Whether the client is read from now on.
     pub(super) fn note_reading(&mut self, is_read: bool) {
         match self.unread_since {
             Some(since) if is_read => {
@@ -71,12 +77,8 @@ impl Patience {
 impl<S, P> Connection<'_, S, P> {
     /// When to look again, in a look that was due at that time; or the end, if the client's time is up.
     /// `is_idle`: nothing waits of what was read.
-    pub(super) fn judge(
-        &self,
-        patience: &mut Patience,
-        due: Instant,
-        is_idle: bool,
-    ) -> Result<Duration, End> {
+    pub(super) fn judge(&mut self, due: Instant, is_idle: bool) -> Result<Duration, End> {
+        let patience = &mut self.patience;
         let (now, write_timeout) = (Instant::now(), patience.write_timeout);
         if let Some(since) = self.deaf_since {
             // As long as it has something to say, but not for ever.
@@ -110,5 +112,5 @@ impl<S, P> Connection<'_, S, P> {
 
 /// The timer is not set nearer than this.
 const TIMER_MIN: Duration = Duration::from_millis(10);
-/// A look that comes so much after its time was kept from it.
+/// If a look comes so much after its time, the whole process may have been held up.
 const LATE: Duration = Duration::from_millis(10);

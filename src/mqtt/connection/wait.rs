@@ -96,23 +96,25 @@ impl<'a> Signals<'a> {
         {
             self.looks_left = match &event {
                 Some(Event::Time(_)) => MOST_LOOKS,
-                // It may have said its DISCONNECT.
-                Some(Event::Shutdown) => 1,
+                Some(Event::Shutdown) => LAST_LOOKS,
                 _ => 0,
             };
             self.due = event;
         }
+        // The end does not wait for the time to be judged.
+        if matches!(self.due, Some(Event::Time(_))) && self.shutdown.is_cancelled() {
+            self.due = Some(Event::Shutdown);
+            self.looks_left = LAST_LOOKS;
+        }
     }
 
-    /// Whether the client is looked at before what is due: what it has said in time counts, as far as
-    /// it is there.
+    /// Whether the client is looked at before what is due: what it has said by then counts, as far as it
+    /// is there.
     fn may_look(&mut self) -> bool {
-        if let Some(due) = &self.due {
-            // The end does not wait for the time to be judged.
-            let is_late = matches!(due, Event::Time(_)) && self.shutdown.is_cancelled();
+        if self.due.is_some() {
             match self.looks_left.checked_sub(1) {
-                Some(left) if !is_late => self.looks_left = left,
-                _ => return false,
+                Some(left) => self.looks_left = left,
+                None => return false,
             }
         }
         true
@@ -172,11 +174,13 @@ where
             return Poll::Ready(Event::Published(result));
         }
         let was_full = self.output.len() >= WRITE_TARGET;
-        let Ok(octets) = self.write_now(context) else {
+        if self.write_now(context).is_err() {
             return Poll::Ready(Event::Deaf);
-        };
-        self.is_read = may_read && self.output.len() < WRITE_TARGET;
-        if self.is_read
+        }
+        let has_room = self.output.len() < WRITE_TARGET;
+        let is_read = may_read && has_room;
+        self.patience.note_reading(is_read);
+        if is_read
             && let Poll::Ready(read) = pin!(self.stream.read_buf(&mut self.input)).poll(context)
         {
             return Poll::Ready(match self.has_read(read) {
@@ -184,16 +188,15 @@ where
                 false => Event::Lost,
             });
         }
-        match was_full && octets > 0 {
-            // There is room for what was not collected for want of it.
+        match was_full && has_room {
+            // For what was not collected for want of it.
             true => Poll::Ready(Event::Written),
             false => Poll::Pending,
         }
     }
 
-    /// Write, and flush if that is all, as far as the client takes it now. Gives how many octets it has
-    /// taken.
-    fn write_now(&mut self, context: &mut Context<'_>) -> io::Result<usize> {
+    /// Write, and flush if that is all, as far as the client takes it now.
+    fn write_now(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let mut octets = 0;
         while !self.output.is_empty()
             && let Poll::Ready(written) =
@@ -217,9 +220,12 @@ where
             true => _ = self.stalled.get_or_insert_with(Instant::now),
             false => self.stalled = None,
         }
-        Ok(octets)
+        Ok(())
     }
 }
 
 /// Looks at a client that always has something to do, before its time is judged.
 const MOST_LOOKS: u32 = 64;
+/// Looks at a client at the end of the broker: it may have said its DISCONNECT. What comes of one look, or
+/// to read a little at a time, shall not keep that from being heard.
+const LAST_LOOKS: u32 = 4;

@@ -12,10 +12,6 @@ use crate::mqtt::settings::Settings;
 const MANY: usize = 100_000;
 /// Filters of one SUBSCRIBE.
 const AT_A_TIME: usize = 500;
-/// More filters for `t/x` than a publisher serves by itself.
-const THROUGH_THE_ROUTER: [&str; 9] = [
-    "t/x", "t/+", "t/#", "+/x", "+/+", "+/#", "#", "t/x/#", "+/x/#",
-];
 
 #[tokio::test]
 async fn a_hundred_thousand_filters_that_came_and_went_leave_nothing_behind() {
@@ -234,9 +230,9 @@ async fn end_of_the_broker(is_due: bool) {
         .expect("the connection ends")
         .unwrap();
     assert_eq!(farewell.get(2), Some(&0x8B));
-    // What was read already, and what one more look brings.
+    // What was read already, and what a few more looks bring.
     let after = received.get() - before;
-    assert!(after <= (512 << 10) / packet.len() as u64, "{after}");
+    assert!(after <= (640 << 10) / packet.len() as u64, "{after}");
     flood.await.unwrap();
     drop(client.cut);
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -81,18 +83,7 @@ async fn nothing_is_processed_after_a_cut() {
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut_all_the_same() {
     let world = World::start().await;
-    let mut client = world.narrow5(64, connect5("c")).await;
-    client.subscribe("a", QoS::AtMostOnce).await;
-    let mut publisher = world.simple5("p").await;
-    for _ in 0..64 {
-        publisher
-            .publish(message(
-                "a",
-                QoS::AtLeastOnce,
-                "0123456789012345678901234567890123456789",
-            ))
-            .await;
-    }
+    let mut client = world.stuck5().await;
     client.cut.send(Some(Cut::CaInactive)).unwrap();
     world.until("c", |session| session.is_none()).await;
     let mut rest = Vec::new();
@@ -191,26 +182,43 @@ async fn shutdown_says_so() {
     assert_eq!(client.farewell().await, 0x8B);
 }
 
-#[tokio::test]
-async fn what_a_client_has_said_before_the_shutdown_counts() {
+/// A client sends a kilobyte and leaves, and the broker stops before it has read that.
+async fn leaves_at_the_shutdown(is_time_up: bool) {
     let world = World::start().await;
-    let mut client = world.simple5("c").await;
+    let connect = v5::Connect {
+        keep_alive: 4,
+        ..connect5("c")
+    };
+    let (mut client, _) = world.connect5(&device("c"), connect).await;
     client.settle().await;
-    client.send_raw(&[0xE0, 0]).await;
+    if is_time_up {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(6)).await;
+    }
+    let publish = b"\x30\x84\x08\x00\x01t\x00";
+    let last = [&publish[..], &[b'x'; 1_024], &[0xE0, 0]];
+    client.send_raw(&last.concat()).await;
     world.shutdown.cancel();
     let mut rest = Vec::new();
-    let reading = client.stream.read_to_end(&mut rest);
-    tokio::time::timeout(PATIENCE, reading)
-        .await
-        .unwrap()
-        .unwrap();
+    let reading = tokio::time::timeout(PATIENCE, client.stream.read_to_end(&mut rest));
+    reading.await.unwrap().unwrap();
     assert!(rest.is_empty(), "it has left: {rest:?}");
+}
+
+#[tokio::test]
+async fn what_a_client_has_said_before_the_shutdown_counts() {
+    leaves_at_the_shutdown(false).await;
+}
+
+#[tokio::test]
+async fn what_a_client_has_said_before_the_shutdown_counts_also_if_its_time_is_to_be_judged() {
+    leaves_at_the_shutdown(true).await;
 }
 
 #[tokio::test]
 async fn connect_must_come_in_time() {
     let mut settings = Settings::default();
-    settings.limits.connect_timeout = std::time::Duration::from_millis(20);
+    settings.limits.connect_timeout = Duration::from_millis(20);
     let world = World::with(settings, Hooks::default()).await;
     let (mut stream, _cut) = world.dial(&device("c"));
     stream.write_all(&[0x10]).await.unwrap();

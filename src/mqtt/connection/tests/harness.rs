@@ -16,7 +16,6 @@ use crate::ca::id::{CaKeyId, CertSerial};
 use crate::ca::path::Admitted;
 use crate::ca::registry::DeviceKey;
 use crate::mqtt::Broker;
-use crate::mqtt::bus::BusSettings;
 use crate::mqtt::connection;
 use crate::mqtt::hub::Hooks;
 use crate::mqtt::identity::Peer;
@@ -95,12 +94,13 @@ fn verified(who: &Who) -> VerifiedPeer {
     VerifiedPeer::new("post-cn-test".parse().unwrap(), admitted)
 }
 
-fn two_shards() -> BusSettings {
-    BusSettings {
-        shards: 2,
-        ..BusSettings::default()
-    }
-}
+/// More filters for `t/x` than a publisher serves by itself.
+pub(super) const THROUGH_THE_ROUTER: [&str; 9] = [
+    "t/x", "t/+", "t/#", "+/x", "+/+", "+/#", "#", "t/x/#", "+/x/#",
+];
+
+/// More than one, so that messages go from one to another.
+const SHARDS: usize = 2;
 
 impl World {
     pub(super) async fn start() -> Self {
@@ -108,7 +108,7 @@ impl World {
     }
 
     pub(super) async fn with(mut settings: Settings, hooks: Hooks) -> Self {
-        settings.bus = two_shards();
+        settings.bus.shards = SHARDS;
         Self {
             broker: Broker::start(settings, hooks).await.unwrap(),
             shutdown: CancellationToken::new(),
@@ -116,7 +116,7 @@ impl World {
     }
 
     pub(super) async fn resumed(mut settings: Settings, keeper: Keeper) -> (Self, Restored) {
-        settings.bus = two_shards();
+        settings.bus.shards = SHARDS;
         let resumed = Broker::resume(settings, Hooks::default(), keeper).await;
         let (broker, restored) = resumed.unwrap();
         let shutdown = CancellationToken::new();
@@ -183,6 +183,19 @@ impl World {
         let mut client = Client5::new(stream, cut);
         client.send(connect).await;
         client.recv().await;
+        client
+    }
+
+    /// Client `c`, for which there is more than its stream holds, and less than keeps it from being read.
+    pub(super) async fn stuck5(&self) -> Client5 {
+        let mut client = self.narrow5(64, connect5("c")).await;
+        client.subscribe("a", QoS::AtMostOnce).await;
+        let mut other = self.simple5("p").await;
+        for _ in 0..64 {
+            let payload = "0123456789012345678901234567890123456789";
+            let sent = message("a", QoS::AtLeastOnce, payload);
+            other.publish(sent).await;
+        }
         client
     }
 

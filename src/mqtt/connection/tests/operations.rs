@@ -78,15 +78,7 @@ async fn nothing_is_processed_after_a_close() {
 #[tokio::test]
 async fn a_client_that_is_gone_without_a_word_is_closed_all_the_same() {
     let world = World::start().await;
-    let mut client = world.narrow5(64, connect5("c")).await;
-    client.subscribe("a", QoS::AtMostOnce).await;
-    let mut publisher = world.simple5("p").await;
-    for _ in 0..64 {
-        let payload = "0123456789012345678901234567890123456789";
-        publisher
-            .publish(message("a", QoS::AtLeastOnce, payload))
-            .await;
-    }
+    let mut client = world.stuck5().await;
     assert_eq!(world.broker.close("c").await, Closed::Ended);
     assert!(world.broker.session("c").is_none());
     let mut rest = Vec::new();

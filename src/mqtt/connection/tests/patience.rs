@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::deaf::{faulty, with_will};
 use super::harness::*;
+use crate::mqtt::connection::WRITE_TARGET;
 use crate::mqtt::hub::Hooks;
 use crate::mqtt::settings::Settings;
 
@@ -40,9 +41,7 @@ async fn a_slow_consumer_is_let_go() {
     let mut settings = Settings::default();
     settings.limits.write_timeout = Duration::from_millis(50);
     let world = World::with(settings, Hooks::default()).await;
-    let mut client = world.narrow5(64, connect5("c")).await;
-    client.subscribe("t", QoS::AtMostOnce).await;
-    world.simple5("p").await.send(large()).await;
+    let _client = world.stuck5().await;
     world.until("c", |session| session.is_none()).await;
 }
 
@@ -80,8 +79,15 @@ async fn what_is_seen_late_after_a_pause_of_the_whole_process_counts() {
 
 #[tokio::test]
 async fn who_falls_silent_after_answers_that_it_did_not_take_is_let_go_in_time() {
+    // What is read at once is little, or more than may be answered at once.
+    for buffer in [64, 64 << 10] {
+        falls_silent_after_many_answers(buffer).await;
+    }
+}
+
+async fn falls_silent_after_many_answers(buffer: usize) {
     let world = World::start().await;
-    let client = world.narrow5(64, with_will(KEEP_ALIVE)).await;
+    let client = world.narrow5(buffer, with_will(KEEP_ALIVE)).await;
     tokio::time::pause();
     let (mut reader, mut writer) = tokio::io::split(client.stream);
     // More answers than there is room for.
@@ -92,19 +98,49 @@ async fn who_falls_silent_after_answers_that_it_did_not_take_is_let_go_in_time()
         writer
     });
     let tally = &world.broker.hub().sys.tally;
-    until(|| tally.packets_received.get() >= 1_024).await;
-    turns().await;
+    let full = (WRITE_TARGET + buffer) / PING.len();
+    until(|| tally.packets_received.get() >= full as u64).await;
     assert!(!floods.is_finished());
     tokio::time::advance(2 * LIMIT).await;
     let mut answers = vec![0; 64 * 4_096 * PING.len()];
     reader.read_exact(&mut answers).await.unwrap();
     let silent = tokio::time::Instant::now();
     let mut farewell = Vec::new();
-    reader.read_to_end(&mut farewell).await.unwrap();
+    let reading = tokio::time::timeout(3 * LIMIT, reader.read_to_end(&mut farewell));
+    reading.await.unwrap().unwrap();
     assert_eq!(farewell.get(2), Some(&0x8D));
     let waited = silent.elapsed();
     assert!(waited <= LIMIT + LIMIT / 10, "{waited:?}");
     drop(floods.await);
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn who_falls_silent_after_messages_that_had_to_wait_is_let_go_in_time() {
+    const MESSAGES: usize = 8;
+    let mut settings = Settings::default();
+    // There is room for one at a time.
+    settings.bus.window_bytes = 64 << 10;
+    let world = World::with(settings, Hooks::default()).await;
+    let mut other = world.simple5("o").await;
+    for filter in THROUGH_THE_ROUTER {
+        other.subscribe(filter, QoS::AtMostOnce).await;
+    }
+    let mut client = world.narrow5(1 << 20, with_will(KEEP_ALIVE)).await;
+    for _ in 0..MESSAGES {
+        let sent = v5_publish::Publish {
+            payload: vec![b'x'; 60_000].into(),
+            ..message("t/x", QoS::AtMostOnce, "")
+        };
+        client.send(sent).await;
+    }
+    let tally = &world.broker.hub().sys.tally;
+    until(|| tally.messages_received.get() >= MESSAGES as u64).await;
+    tokio::time::pause();
+    let silent = tokio::time::Instant::now();
+    assert_eq!(client.farewell().await, 0x8D);
+    let waited = silent.elapsed();
+    assert!(waited <= LIMIT + LIMIT / 10, "{waited:?}");
 }
 
 #[tokio::test]
@@ -144,9 +180,11 @@ async fn who_takes_nothing_is_let_go_also_if_every_look_is_late() {
     let mut client = world.narrow5(64, with_will(0)).await;
     client.subscribe("t", QoS::AtMostOnce).await;
     let mut other = world.simple5("p").await;
+    let octets = &world.broker.hub().sys.tally.octets_sent;
+    let before = octets.get();
     other.send(large()).await;
-    other.settle().await;
-    turns().await;
+    // What its stream holds, and no more.
+    until(|| octets.get() >= before + 64).await;
     tokio::time::pause();
     for _ in 0..2 {
         tokio::time::advance(10 * Settings::default().limits.write_timeout).await;
