@@ -107,6 +107,7 @@ struct Connection<'a, S, P> {
     unflushed: bool,
     /// Since when the client has taken nothing of what is written, or not all of it.
     stalled: Option<Instant>,
+    /// From CONNACK on.
     patience: Patience,
     /// Since when the client takes nothing any more. What it sends is read all the same for a while: its
     /// DISCONNECT may be among it.
@@ -458,7 +459,8 @@ const MAX_ANSWERS: usize = 1_024;
 const PACKETS_AT_ONCE: usize = 256;
 /// How often sessions are given a message before others get their turn.
 const WORK_AT_ONCE: usize = 4_096;
-/// How long a client may take to take its farewell, and may be silent when it takes nothing any more.
+/// How long a client may take to take its farewell, and may be silent when it takes nothing any more; and how
+/// long the end of the broker looks at what it has said before.
 const FAREWELL_LIMIT: Duration = Duration::from_millis(250);
 
 #[cfg(test)]

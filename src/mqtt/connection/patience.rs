@@ -15,10 +15,10 @@ pub(super) struct Patience {
     keep_alive: Option<Duration>,
     /// How long it may take nothing.
     write_timeout: Duration,
-    /// When a packet came of it last; later by the time in which it was not read since. Of one that takes
-    /// nothing any more any octets count.
+    /// When a packet came of it last. Any octets count of one that takes nothing any more, and the first ones
+    /// after a time in which it was not read.
     heard: Instant,
-    /// Since when it is not read.
+    /// Since when it is not read. What it has said since is not known.
     unread_since: Option<Instant>,
     /// The last look was late, and decided nothing.
     in_doubt: bool,
@@ -46,24 +46,26 @@ impl Patience {
         self.heard = Instant::now();
     }
 
-    /// Whether the client is read from now on.
-    pub(super) fn note_reading(&mut self, is_read: bool) {
-        match self.unread_since {
-            Some(since) if is_read => {
-                let now = Instant::now();
-                self.heard = now.min(self.heard + (now - since));
-                self.unread_since = None;
-            }
-            None if !is_read => self.unread_since = Some(Instant::now()),
-            _ => {}
+    /// Whether the client is read from now on. Gives whether it is read again.
+    pub(super) fn note_reading(&mut self, is_read: bool) -> bool {
+        let was_read = self.unread_since.is_none();
+        if is_read != was_read {
+            self.unread_since = was_read.then(Instant::now);
         }
+        is_read && !was_read
     }
 
-    /// When the client's silence is too long.
-    fn silent_at(&self) -> Option<Instant> {
-        let is_read = self.unread_since.is_none();
-        let limit = self.keep_alive.filter(|_| is_read);
-        limit.map(|limit| self.heard + limit)
+    /// When to look whether the client has been silent for too long, unless it is known to have been.
+    fn silence_left(&self, now: Instant) -> Result<Option<Duration>, TimeIsUp> {
+        let Some(limit) = self.keep_alive else {
+            return Ok(None);
+        };
+        let ends_at = self.heard + limit;
+        if self.unread_since.unwrap_or(now) >= ends_at {
+            return Err(TimeIsUp);
+        }
+        let least = self.unread_since.map_or(TIMER_MIN, |_| UNREAD_MIN);
+        Ok(Some((ends_at - now).max(least)))
     }
 
     /// Whether a look that is so late may decide. After a pause of the whole process the time is up for
@@ -96,21 +98,26 @@ impl<S, P> Connection<'_, S, P> {
         if stalls_at.is_some_and(|at| at <= now) {
             return Err(End::silent(Ending::SlowConsumer, Departure::Lost));
         }
-        let silent_at = patience.silent_at();
-        if silent_at.is_some_and(|at| at <= now) {
+        let Ok(until_silent) = patience.silence_left(now) else {
             return Err(End::saying(
                 Ending::KeepAliveTimeout,
                 reason::KEEP_ALIVE_TIMEOUT,
                 "nothing came within one and a half times the keep alive",
             ));
-        }
-        let next = [stalls_at, silent_at].into_iter().flatten().min();
-        let next = next.map_or(patience.longest(), |at| at - now);
-        Ok(next.min(patience.longest()).max(TIMER_MIN))
+        };
+        let until_stalled = stalls_at.map(|at| at - now);
+        let next = [until_stalled, until_silent].into_iter().flatten().min();
+        let next = next.map_or(patience.longest(), |next| next.min(patience.longest()));
+        Ok(next.max(TIMER_MIN))
     }
 }
 
+/// The client's time is up.
+struct TimeIsUp;
+
 /// The timer is not set nearer than this.
 const TIMER_MIN: Duration = Duration::from_millis(10);
+/// Nor this, while the client is not read: as soon as it is, it may be known to have been silent.
+const UNREAD_MIN: Duration = Duration::from_secs(1);
 /// If a look comes so much after its time, the whole process may have been held up.
 const LATE: Duration = Duration::from_millis(10);

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Connection, WRITE_TARGET};
+use super::{Connection, FAREWELL_LIMIT, WRITE_TARGET};
 use crate::mqtt::bus::{BusError, Routed};
 use crate::mqtt::identity::Peer;
 use crate::mqtt::shard::{Cell, Listener};
@@ -30,7 +30,7 @@ pub(super) enum Event {
     Shutdown,
     /// What has come of the message that had to wait.
     Published(Result<Routed, BusError>),
-    /// The client has taken something, and there is more to do now.
+    /// The client has taken enough for more to be collected.
     Written,
     /// The client takes nothing any more.
     Deaf,
@@ -51,6 +51,8 @@ pub(super) struct Signals<'a> {
     /// What has happened of that.
     due: Option<Event>,
     looks_left: u32,
+    /// When the end of the broker waits no more for what the client has said before.
+    ends_at: Instant,
     shutdown: &'a CancellationToken,
     bell: Listener<'a>,
     /// The last wait ended without a look at the client.
@@ -67,6 +69,7 @@ impl<'a> Signals<'a> {
             rare: FuturesUnordered::new(),
             due: None,
             looks_left: 0,
+            ends_at: Instant::now(),
             shutdown,
             bell: cell.listen(),
             hurried: false,
@@ -96,28 +99,39 @@ impl<'a> Signals<'a> {
         {
             self.looks_left = match &event {
                 Some(Event::Time(_)) => MOST_LOOKS,
-                Some(Event::Shutdown) => LAST_LOOKS,
                 _ => 0,
             };
             self.due = event;
+            self.begin_end();
         }
         // The end does not wait for the time to be judged.
         if matches!(self.due, Some(Event::Time(_))) && self.shutdown.is_cancelled() {
             self.due = Some(Event::Shutdown);
+            self.begin_end();
+        }
+    }
+
+    fn begin_end(&mut self) {
+        if let Some(Event::Shutdown) = self.due {
             self.looks_left = LAST_LOOKS;
+            self.ends_at = Instant::now() + FAREWELL_LIMIT;
         }
     }
 
     /// Whether the client is looked at before what is due: what it has said by then counts, as far as it
     /// is there.
     fn may_look(&mut self) -> bool {
-        if self.due.is_some() {
-            match self.looks_left.checked_sub(1) {
-                Some(left) => self.looks_left = left,
-                None => return false,
+        let Some(due) = &self.due else {
+            return true;
+        };
+        let is_over = matches!(due, Event::Shutdown) && self.ends_at <= Instant::now();
+        match self.looks_left.checked_sub(1) {
+            Some(left) if !is_over => {
+                self.looks_left = left;
+                true
             }
+            _ => false,
         }
-        true
     }
 
     fn tell(&self, event: impl Future<Output = Event> + Send + 'a) {
@@ -179,10 +193,13 @@ where
         }
         let has_room = self.output.len() < WRITE_TARGET;
         let is_read = may_read && has_room;
-        self.patience.note_reading(is_read);
+        let is_read_again = self.patience.note_reading(is_read);
         if is_read
             && let Poll::Ready(read) = pin!(self.stream.read_buf(&mut self.input)).poll(context)
         {
+            if is_read_again {
+                self.patience.hear();
+            }
             return Poll::Ready(match self.has_read(read) {
                 true => Event::Read,
                 false => Event::Lost,
@@ -226,6 +243,6 @@ where
 
 /// Looks at a client that always has something to do, before its time is judged.
 const MOST_LOOKS: u32 = 64;
-/// Looks at a client at the end of the broker: it may have said its DISCONNECT. What comes of one look, or
-/// to read a little at a time, shall not keep that from being heard.
-const LAST_LOOKS: u32 = 4;
+/// Looks at a client at the end of the broker: it may have said its DISCONNECT. From one that was idle they
+/// read 127 KiB, each twice as much as the one before.
+const LAST_LOOKS: u32 = 8;

@@ -232,7 +232,7 @@ async fn end_of_the_broker(is_due: bool) {
     assert_eq!(farewell.get(2), Some(&0x8B));
     // What was read already, and what a few more looks bring.
     let after = received.get() - before;
-    assert!(after <= (640 << 10) / packet.len() as u64, "{after}");
+    assert!(after <= (1 << 20) / packet.len() as u64, "{after}");
     flood.await.unwrap();
     drop(client.cut);
 }

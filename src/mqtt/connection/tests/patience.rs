@@ -100,6 +100,7 @@ async fn falls_silent_after_many_answers(buffer: usize) {
     let tally = &world.broker.hub().sys.tally;
     let full = (WRITE_TARGET + buffer) / PING.len();
     until(|| tally.packets_received.get() >= full as u64).await;
+    turns().await;
     assert!(!floods.is_finished());
     tokio::time::advance(2 * LIMIT).await;
     let mut answers = vec![0; 64 * 4_096 * PING.len()];
@@ -143,21 +144,58 @@ async fn who_falls_silent_after_messages_that_had_to_wait_is_let_go_in_time() {
     assert!(waited <= LIMIT + LIMIT / 10, "{waited:?}");
 }
 
-#[tokio::test]
-async fn while_a_client_is_not_read_it_is_not_silent() {
-    let world = World::start().await;
+/// A client that is sent so many large messages, and takes none yet. Time is paused.
+async fn overwhelmed(world: &World, messages: usize) -> Client5 {
     let mut client = world.narrow5(64, with_will(KEEP_ALIVE)).await;
     client.subscribe("t", QoS::AtMostOnce).await;
     let mut other = world.simple5("p").await;
-    other.send(large()).await;
+    for _ in 0..messages {
+        other.send(large()).await;
+    }
     other.settle().await;
     tokio::time::pause();
-    // One and a half times as long as it may be silent.
-    tokio::time::sleep(LIMIT + LIMIT / 2).await;
+    client
+}
+
+#[tokio::test]
+async fn while_a_client_is_not_read_it_is_not_known_to_be_silent() {
+    let world = World::start().await;
+    let mut client = overwhelmed(&world, 1).await;
+    tokio::time::sleep(LIMIT / 2).await;
+    // Nobody reads that before the message is taken, and it is not all.
+    client.send_raw(&PING[..1]).await;
+    tokio::time::sleep(LIMIT).await;
     assert!(matches!(client.recv().await, v5::Packet::Publish(_)));
     tokio::time::sleep(LIMIT - LIMIT / 6).await;
-    client.send_raw(&PING).await;
+    client.send_raw(&PING[1..]).await;
     assert!(matches!(client.recv().await, v5::Packet::PingResponse));
+}
+
+#[tokio::test]
+async fn who_turns_out_to_have_said_nothing_while_it_was_not_read_is_let_go_soon() {
+    let world = World::start().await;
+    let mut client = overwhelmed(&world, 1).await;
+    // A look in time does not know.
+    tokio::time::sleep(LIMIT + LIMIT / 10).await;
+    assert!(matches!(client.recv().await, v5::Packet::Publish(_)));
+    let silent = tokio::time::Instant::now();
+    assert_eq!(client.farewell().await, 0x8D);
+    assert!(silent.elapsed() <= LIMIT / 5, "{:?}", silent.elapsed());
+}
+
+#[tokio::test]
+async fn who_takes_slowly_and_says_nothing_is_let_go() {
+    let world = World::start().await;
+    let mut client = overwhelmed(&world, 4).await;
+    for _ in 0..3 {
+        tokio::time::sleep(LIMIT - LIMIT / 6).await;
+        if world.broker.session("c").is_none() {
+            return;
+        }
+        // Then there is the next, and no room for words.
+        assert!(matches!(client.recv().await, v5::Packet::Publish(_)));
+    }
+    panic!("it is waited for as long as there is something for it");
 }
 
 #[tokio::test]
