@@ -18,8 +18,8 @@ pub(super) struct Patience {
     /// When a packet came of it last. Any octets count of one that takes nothing any more, and the first ones
     /// after a time in which it was not read.
     heard: Instant,
-    /// Since when it is not read. What it has said since is not known.
-    unread_since: Option<Instant>,
+    /// It is not read, and up to then it is known to have said nothing since it was heard.
+    silent_until: Option<Instant>,
     /// The last look was late, and decided nothing.
     in_doubt: bool,
 }
@@ -30,7 +30,7 @@ impl Patience {
             keep_alive,
             write_timeout,
             heard: Instant::now(),
-            unread_since: None,
+            silent_until: None,
             in_doubt: false,
         }
     }
@@ -46,13 +46,23 @@ impl Patience {
         self.heard = Instant::now();
     }
 
-    /// Whether the client is read from now on. Gives whether it is read again.
-    pub(super) fn note_reading(&mut self, is_read: bool) -> bool {
-        let was_read = self.unread_since.is_none();
-        if is_read != was_read {
-            self.unread_since = was_read.then(Instant::now);
+    pub(super) fn is_unread(&self) -> bool {
+        self.silent_until.is_some()
+    }
+
+    /// The client is read.
+    pub(super) fn note_read(&mut self) {
+        self.silent_until = None;
+    }
+
+    /// The client is not read from now on. `had_said_nothing`: the last look before found nothing of it.
+    pub(super) fn note_unread(&mut self, had_said_nothing: bool) {
+        if self.silent_until.is_none() {
+            self.silent_until = Some(match had_said_nothing && !self.in_doubt {
+                true => Instant::now(),
+                false => self.heard,
+            });
         }
-        is_read && !was_read
     }
 
     /// When to look whether the client has been silent for too long, unless it is known to have been.
@@ -61,10 +71,10 @@ impl Patience {
             return Ok(None);
         };
         let ends_at = self.heard + limit;
-        if self.unread_since.unwrap_or(now) >= ends_at {
+        if self.silent_until.unwrap_or(now) >= ends_at {
             return Err(TimeIsUp);
         }
-        let least = self.unread_since.map_or(TIMER_MIN, |_| UNREAD_MIN);
+        let least = self.silent_until.map_or(TIMER_MIN, |_| UNREAD_MIN);
         Ok(Some((ends_at - now).max(least)))
     }
 
@@ -72,6 +82,9 @@ impl Patience {
     /// everybody, but what has come meanwhile is not seen all at once. The next look may in any case.
     fn may_decide(&mut self, late: Duration) -> bool {
         self.in_doubt = late > LATE && !self.in_doubt;
+        if self.in_doubt && self.is_unread() {
+            self.silent_until = Some(self.heard);
+        }
         !self.in_doubt
     }
 }

@@ -192,12 +192,15 @@ where
             return Poll::Ready(Event::Deaf);
         }
         let has_room = self.output.len() < WRITE_TARGET;
-        let is_read = may_read && has_room;
-        let is_read_again = self.patience.note_reading(is_read);
+        let (is_read, was_unread) = (may_read && has_room, self.patience.is_unread());
+        match is_read {
+            true => self.patience.note_read(),
+            false => self.patience.note_unread(may_read),
+        }
         if is_read
             && let Poll::Ready(read) = pin!(self.stream.read_buf(&mut self.input)).poll(context)
         {
-            if is_read_again {
+            if was_unread {
                 self.patience.hear();
             }
             return Poll::Ready(match self.has_read(read) {
@@ -244,5 +247,5 @@ where
 /// Looks at a client that always has something to do, before its time is judged.
 const MOST_LOOKS: u32 = 64;
 /// Looks at a client at the end of the broker: it may have said its DISCONNECT. From one that was idle they
-/// read 127 KiB, each twice as much as the one before.
+/// read 127 KiB at most, each twice as much as the one before; of TLS one look gives a record or its rest.
 const LAST_LOOKS: u32 = 8;

@@ -87,6 +87,16 @@ impl AsyncWrite for Faulty {
 /// A client `c` with a will for topic `will`, and the faults that its connection can have.
 pub(super) async fn faulty(world: &World, keep_alive: u16) -> (Client5, Arc<Faults>) {
     let (near, far) = tokio::io::duplex(1 << 20);
+    faulty_over(near, far, world, keep_alive).await
+}
+
+/// The same, over these ends of a stream.
+pub(super) async fn faulty_over(
+    near: DuplexStream,
+    far: DuplexStream,
+    world: &World,
+    keep_alive: u16,
+) -> (Client5, Arc<Faults>) {
     let faults = Arc::<Faults>::default();
     let stream = Faulty {
         stream: far,

@@ -7,7 +7,7 @@ use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::deaf::{faulty, with_will};
+use super::deaf::{faulty, faulty_over, with_will};
 use super::harness::*;
 use crate::mqtt::connection::WRITE_TARGET;
 use crate::mqtt::hub::Hooks;
@@ -187,15 +187,51 @@ async fn who_turns_out_to_have_said_nothing_while_it_was_not_read_is_let_go_soon
 async fn who_takes_slowly_and_says_nothing_is_let_go() {
     let world = World::start().await;
     let mut client = overwhelmed(&world, 4).await;
-    for _ in 0..3 {
-        tokio::time::sleep(LIMIT - LIMIT / 6).await;
-        if world.broker.session("c").is_none() {
-            return;
-        }
-        // Then there is the next, and no room for words.
-        assert!(matches!(client.recv().await, v5::Packet::Publish(_)));
+    tokio::time::sleep(LIMIT - LIMIT / 6).await;
+    // Then there is the next, and no room for words.
+    assert!(matches!(client.recv().await, v5::Packet::Publish(_)));
+    tokio::time::sleep(LIMIT - LIMIT / 6).await;
+    assert!(world.broker.session("c").is_some());
+    assert!(matches!(client.recv().await, v5::Packet::Publish(_)));
+    tokio::time::sleep(LIMIT / 2).await;
+    assert!(world.broker.session("c").is_none());
+}
+
+#[tokio::test]
+async fn who_takes_slowly_and_has_something_to_say_stays() {
+    const MESSAGES: usize = 6;
+    let world = World::start().await;
+    let mut client = overwhelmed(&world, MESSAGES).await;
+    for _ in 0..MESSAGES {
+        tokio::time::sleep(LIMIT / 2).await;
+        client.send_raw(&PING).await;
+        tokio::time::sleep(LIMIT / 3).await;
+        while !matches!(client.recv().await, v5::Packet::Publish(_)) {}
     }
-    panic!("it is waited for as long as there is something for it");
+    client.settle().await;
+}
+
+#[tokio::test]
+async fn who_is_not_read_when_a_pause_of_the_whole_process_is_over_stays() {
+    let world = World::start().await;
+    let (near, far) = tokio::io::duplex(64);
+    let (mut client, faults) = faulty_over(near, far, &world, KEEP_ALIVE).await;
+    client.subscribe("t", QoS::AtMostOnce).await;
+    let mut other = world.simple5("p").await;
+    tokio::time::pause();
+    faults.is_hidden.store(true, Ordering::Release);
+    client.send_raw(&PING).await;
+    // The pause, and what wakes everybody at its end.
+    let sent = world.broker.hub().sys.tally.octets_sent.get();
+    tokio::time::advance(2 * LIMIT).await;
+    other.send(large()).await;
+    until(|| world.broker.hub().sys.tally.octets_sent.get() > sent).await;
+    turns().await;
+    faults.is_hidden.store(false, Ordering::Release);
+    // The second look.
+    tokio::time::sleep(2 * LIMIT).await;
+    assert!(matches!(client.recv().await, v5::Packet::Publish(_)));
+    assert!(matches!(client.recv().await, v5::Packet::PingResponse));
 }
 
 #[tokio::test]
