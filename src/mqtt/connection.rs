@@ -277,19 +277,15 @@ where
                     }
                 }
                 Event::Lost => return End::lost(),
-                Event::Read if self.deaf_since.is_some() => self.patience.hear(),
                 Event::Read | Event::Written | Event::Woken => {}
                 Event::Deaf => {
                     self.go_deaf();
                     signals.set_timer(FAREWELL_LIMIT);
                 }
-                Event::Time(due) => {
-                    let is_idle = all && self.publishing.is_none();
-                    match self.judge(due, is_idle) {
-                        Ok(next) => signals.set_timer(next),
-                        Err(end) => return end,
-                    }
-                }
+                Event::Time(due) => match self.judge(due, all) {
+                    Ok(next) => signals.set_timer(next),
+                    Err(end) => return end,
+                },
             }
         }
     }

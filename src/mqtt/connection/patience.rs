@@ -65,19 +65,6 @@ impl Patience {
         }
     }
 
-    /// When to look whether the client has been silent for too long, unless it is known to have been.
-    fn silence_left(&self, now: Instant) -> Result<Option<Duration>, TimeIsUp> {
-        let Some(limit) = self.keep_alive else {
-            return Ok(None);
-        };
-        let ends_at = self.heard + limit;
-        if self.silent_until.unwrap_or(now) >= ends_at {
-            return Err(TimeIsUp);
-        }
-        let least = self.silent_until.map_or(TIMER_MIN, |_| UNREAD_MIN);
-        Ok(Some((ends_at - now).max(least)))
-    }
-
     /// Whether a look that is so late may decide. After a pause of the whole process the time is up for
     /// everybody, but what has come meanwhile is not seen all at once. The next look may in any case.
     fn may_decide(&mut self, late: Duration) -> bool {
@@ -91,7 +78,7 @@ impl Patience {
 
 impl<S, P> Connection<'_, S, P> {
     /// When to look again, in a look that was due at that time; or the end, if the client's time is up.
-    /// `is_idle`: nothing waits of what was read.
+    /// `is_idle`: all is processed that was read.
     pub(super) fn judge(&mut self, due: Instant, is_idle: bool) -> Result<Duration, End> {
         let patience = &mut self.patience;
         let (now, write_timeout) = (Instant::now(), patience.write_timeout);
@@ -111,22 +98,25 @@ impl<S, P> Connection<'_, S, P> {
         if stalls_at.is_some_and(|at| at <= now) {
             return Err(End::silent(Ending::SlowConsumer, Departure::Lost));
         }
-        let Ok(until_silent) = patience.silence_left(now) else {
+        let silent_at = patience.keep_alive.map(|limit| patience.heard + limit);
+        let known_until = patience.silent_until.unwrap_or(now);
+        if silent_at.is_some_and(|at| at <= known_until) {
             return Err(End::saying(
                 Ending::KeepAliveTimeout,
                 reason::KEEP_ALIVE_TIMEOUT,
                 "nothing came within one and a half times the keep alive",
             ));
+        }
+        let nearest = match patience.is_unread() {
+            true => UNREAD_MIN,
+            false => TIMER_MIN,
         };
+        let until_silent = silent_at.map(|at| (at - now).max(nearest));
         let until_stalled = stalls_at.map(|at| at - now);
-        let next = [until_stalled, until_silent].into_iter().flatten().min();
-        let next = next.map_or(patience.longest(), |next| next.min(patience.longest()));
-        Ok(next.max(TIMER_MIN))
+        let next = [until_silent, until_stalled].into_iter().flatten();
+        Ok(next.fold(patience.longest(), Duration::min).max(TIMER_MIN))
     }
 }
-
-/// The client's time is up.
-struct TimeIsUp;
 
 /// The timer is not set nearer than this.
 const TIMER_MIN: Duration = Duration::from_millis(10);

@@ -97,25 +97,24 @@ impl<'a> Signals<'a> {
         if self.due.is_none()
             && let Poll::Ready(event) = self.rare.poll_next_unpin(context)
         {
-            self.looks_left = match &event {
-                Some(Event::Time(_)) => MOST_LOOKS,
-                _ => 0,
-            };
-            self.due = event;
-            self.begin_end();
+            self.set_due(event);
         }
         // The end does not wait for the time to be judged.
         if matches!(self.due, Some(Event::Time(_))) && self.shutdown.is_cancelled() {
-            self.due = Some(Event::Shutdown);
-            self.begin_end();
+            self.set_due(Some(Event::Shutdown));
         }
     }
 
-    fn begin_end(&mut self) {
-        if let Some(Event::Shutdown) = self.due {
-            self.looks_left = LAST_LOOKS;
+    fn set_due(&mut self, event: Option<Event>) {
+        self.looks_left = match event {
+            Some(Event::Time(_)) => MOST_LOOKS,
+            Some(Event::Shutdown) => LAST_LOOKS,
+            _ => 0,
+        };
+        if let Some(Event::Shutdown) = event {
             self.ends_at = Instant::now() + FAREWELL_LIMIT;
         }
+        self.due = event;
     }
 
     /// Whether the client is looked at before what is due: what it has said by then counts, as far as it
@@ -200,13 +199,13 @@ where
         if is_read
             && let Poll::Ready(read) = pin!(self.stream.read_buf(&mut self.input)).poll(context)
         {
-            if was_unread {
+            if !self.has_read(read) {
+                return Poll::Ready(Event::Lost);
+            }
+            if was_unread || self.deaf_since.is_some() {
                 self.patience.hear();
             }
-            return Poll::Ready(match self.has_read(read) {
-                true => Event::Read,
-                false => Event::Lost,
-            });
+            return Poll::Ready(Event::Read);
         }
         match was_full && has_room {
             // For what was not collected for want of it.
