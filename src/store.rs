@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -383,6 +384,10 @@ pub struct Parts {
     /// The devices.
     pub devices: StoreFuture<'static, Vec<DeviceRecord>>,
 }
+
+/// How long whoever asks for something to be on disk waits for that: a disk that hangs shall keep nobody from
+/// what can be done without it. A real disk of tests may be slow, and none of them waits for a hanging one.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 2 });
 
 /// Whether something is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,14 +12,13 @@ mod writer;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
 use self::writer::{Request, Writer};
 pub use super::Durable;
-use super::StoreError;
 use super::sqlite::Worker;
+use super::{PATIENCE, StoreError};
 use crate::ca::id::AccessKeyId;
 
 /// A used nonce as it is kept.
@@ -61,10 +60,6 @@ pub struct ReplayStore {
     /// What had to be kept until a minute before this one may be missing: there was no room for it.
     turned_away: AtomicI64,
 }
-
-/// How long a call waits for the disk. Whoever wants to deny something does not wait for a disk
-/// that hangs.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 2 });
 
 /// How many nonces may wait for a disk that fails or hangs, each with about 150 octets.
 const MOST_WAITING: usize = if cfg!(test) { 300 } else { 250_000 };

@@ -76,8 +76,9 @@ fn million_entries_are_imported_while_handshakes_and_changes_go_on() {
     // Not one of them waited for most of it.
     let most = done * 3 / 4;
     assert!(waits.len() > 10 && slowest(&waits) < most, "{waits:?}");
+    let longest = done.min(alone + most);
     assert!(
-        changes.len() > 1 && slowest(&changes) < alone + most,
+        changes.len() > 2 && slowest(&changes) < longest,
         "{changes:?}"
     );
     for identity in [&good, &b1] {

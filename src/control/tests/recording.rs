@@ -4,41 +4,32 @@
 use std::collections::HashMap;
 use std::fs;
 
-use super::world::{caller, host, parts};
+use super::world::{caller, host};
 use super::*;
 use crate::ca::certificate::to_pem;
 use crate::ca::error::Refusal;
+use crate::control::Back;
 use crate::control::crl::NewCrl;
 use crate::control::lockout::Lockouts;
 use crate::control::schedule::NewSchedule;
-use crate::control::{Back, Patience};
 use crate::store::{DeviceId, DeviceRecord};
 use crate::testing::crl::TestCrl;
 
 const MOMENT: Duration = Duration::from_millis(20);
 
+const LOG: &str = "impatient.jsonl";
+
 /// A world that waits for the store no longer than a moment. That store is in memory; the log is
 /// on a real disk, which may take longer.
 async fn impatient() -> World {
-    World::new()
-        .await
-        .grown_impatient(|it| it.store = MOMENT)
-        .await
+    let mut world = World::new().await;
+    world
+        .restart_with(LOG, |it| it.patience.store = MOMENT)
+        .await;
+    world
 }
 
 impl World {
-    /// The process starts again over what the store has, and waits as it is told.
-    async fn grown_impatient(self, becomes: impl FnOnce(&mut Patience)) -> Self {
-        self.control.0.closing.cancel();
-        let audit = self.directory.path().join("impatient.jsonl");
-        let mut parts = parts(&self.store, audit, &self.time);
-        becomes(&mut parts.patience);
-        Self {
-            control: Control::open(parts).await.unwrap(),
-            ..self
-        }
-    }
-
     async fn try_set(&self, sn: &str, status: Status) -> Result<(), ControlError> {
         let caller = host();
         let set = self.control.set_ca_status(&caller, INSTANCE, sn, status);
@@ -46,7 +37,7 @@ impl World {
     }
 
     fn recorded(&self) -> Vec<serde_json::Value> {
-        let path = self.directory.path().join("impatient.jsonl");
+        let path = self.directory.path().join(LOG);
         crate::audit::verify(&path).unwrap();
         let text = fs::read_to_string(path).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
@@ -77,13 +68,15 @@ impl World {
 
 #[tokio::test]
 async fn log_that_hangs_keeps_no_denial_from_being_made() {
-    let world = World::new().await;
+    let mut world = World::new().await;
     let (one, two) = (TestCa::root("one", 1), TestCa::root("two", 2));
     let (sn, other) = (
         world.register(&one, "one").await,
         world.register(&two, "two").await,
     );
-    let world = world.grown_impatient(|it| it.audit = MOMENT).await;
+    world
+        .restart_with(LOG, |it| it.patience.audit = MOMENT)
+        .await;
     let held = world.control.0.recorder.log().hold();
     for (sn, ca) in [(&sn, &one), (&other, &two)] {
         let denied = world.try_set(sn, Status::Inactive).await;
@@ -118,7 +111,7 @@ async fn log_that_hangs_keeps_no_denial_from_being_made() {
 async fn denial_that_could_not_be_recorded_is_recorded_when_the_log_can_be_written() {
     let (world, ca) = (impatient().await, TestCa::root("ca", 1));
     let sn = world.register(&ca, "ca").await;
-    let path = world.directory.path().join("impatient.jsonl");
+    let path = world.directory.path().join(LOG);
     let away = path.with_extension("away");
     fs::rename(&path, &away).unwrap();
     let denied = world.try_set(&sn, Status::Inactive).await;

@@ -296,7 +296,10 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let time = Arc::new(Mutex::new(SystemTime::now()));
         let path = directory.path().join("audit.jsonl");
-        let control = open(&store, path, &time, same_key, on_inactivate).await;
+        let mut parts = parts(&store, path, &time);
+        parts.instances[0].same_key = same_key;
+        parts.instances[0].on_inactivate = on_inactivate;
+        let control = Control::open(parts).await.unwrap();
         Self {
             store,
             directory,
@@ -307,12 +310,17 @@ impl World {
 
     /// The process ends at once and starts again.
     pub(super) async fn restart(&mut self) {
+        let log = format!("{}.jsonl", uuid::Uuid::new_v4());
+        self.restart_with(&log, |_| ()).await;
+    }
+
+    /// The same, with another log and with parts that are changed so.
+    pub(super) async fn restart_with(&mut self, log: &str, change: impl FnOnce(&mut ControlParts)) {
         // A process that has ended does nothing more.
         self.control.0.closing.cancel();
-        let name = format!("{}.jsonl", uuid::Uuid::new_v4());
-        let path = self.directory.path().join(name);
-        let (deny, cut) = (SameKey::Deny, OnInactivate::Cut);
-        self.control = open(&self.store, path, &self.time, deny, cut).await;
+        let mut parts = parts(&self.store, self.directory.path().join(log), &self.time);
+        change(&mut parts);
+        self.control = Control::open(parts).await.unwrap();
     }
 
     pub(super) async fn register(&self, ca: &TestCa, name: &str) -> String {
@@ -386,19 +394,6 @@ impl World {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }
-}
-
-pub(super) async fn open(
-    store: &Arc<TestStore>,
-    audit: PathBuf,
-    time: &Arc<Mutex<SystemTime>>,
-    same_key: SameKey,
-    on_inactivate: OnInactivate,
-) -> Control {
-    let mut parts = parts(store, audit, time);
-    parts.instances[0].same_key = same_key;
-    parts.instances[0].on_inactivate = on_inactivate;
-    Control::open(parts).await.unwrap()
 }
 
 pub(super) fn parts(

@@ -5,6 +5,7 @@ mod faults;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tempfile::TempDir;

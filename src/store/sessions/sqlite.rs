@@ -5,7 +5,6 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -13,10 +12,7 @@ use super::record::{Row, Write};
 use super::writer::{Request, Shared, Writer};
 use super::{SessionStore, file};
 use crate::store::sqlite::Worker;
-use crate::store::{Durable, StoreError, StoreFuture};
-
-/// How long a client waits for the disk before its session is given to it.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 2 });
+use crate::store::{Durable, PATIENCE, StoreError, StoreFuture};
 
 /// How much may wait to be written before [`SessionStore::room`] waits, in octets.
 const ROOM: usize = 8 << 20;

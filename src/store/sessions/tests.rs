@@ -81,15 +81,21 @@ impl Bench {
 
     /// Hold the writer up until the returned sender is dropped.
     fn hold(&self) -> blocking::Sender<()> {
+        let (release, held) = self.hold_later();
+        held.recv().unwrap();
+        release
+    }
+
+    /// Hold the writer up when it comes to that, which is told.
+    fn hold_later(&self) -> (blocking::Sender<()>, blocking::Receiver<()>) {
         let (release, wait) = blocking::channel::<()>();
         let (holding, held) = blocking::channel();
         let act = Box::new(move |_: &Connection| {
-            holding.send(()).unwrap();
+            let _ = holding.send(());
             let _ = wait.recv();
         });
         self.store().ask(Request::With(act)).unwrap();
-        held.recv().unwrap();
-        release
+        (release, held)
     }
 
     /// Rows of all tables that belong to a session.

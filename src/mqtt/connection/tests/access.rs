@@ -34,22 +34,6 @@ async fn world() -> World {
     World::with(settings, Hooks::default()).await
 }
 
-fn last_will(topic: &str) -> v5::LastWill {
-    v5::LastWill {
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        topic: topic.to_owned().into(),
-        message: "gone".into(),
-        will_delay_interval_sec: None,
-        correlation_data: None,
-        message_expiry_interval: None,
-        content_type: None,
-        user_properties: Vec::new(),
-        is_utf8_payload: None,
-        response_topic: None,
-    }
-}
-
 #[tokio::test]
 async fn a_version_5_client_is_told_what_is_denied_and_goes_on() {
     let world = world().await;
@@ -142,7 +126,7 @@ async fn a_version_3_client_is_told_by_code_128_or_by_the_end_of_its_connection(
 async fn a_will_that_may_not_be_published_is_refused_with_connect() {
     let world = world().await;
     let with_will = |topic| v5::Connect {
-        last_will: Some(last_will(topic)),
+        last_will: Some(plain_will(topic, "gone")),
         ..connect5("a")
     };
     let mut client = world.client5(&device("a"), with_will("own/b/x")).await;

@@ -116,16 +116,7 @@ async fn a_device_is_refused() {
     let willful = v5::Connect {
         last_will: Some(v5::LastWill {
             qos: QoS::AtMostOnce,
-            retain: false,
-            topic: COMMAND_TOPIC.into(),
-            message: "{}".into(),
-            will_delay_interval_sec: None,
-            correlation_data: None,
-            message_expiry_interval: None,
-            content_type: None,
-            user_properties: Vec::new(),
-            is_utf8_payload: None,
-            response_topic: None,
+            ..plain_will(COMMAND_TOPIC, "{}")
         }),
         ..connect5("w")
     };

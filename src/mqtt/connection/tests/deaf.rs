@@ -1,120 +1,13 @@
 //! Clients that take nothing any more: what they have said counts all the same.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering;
 
 use rmqtt_codec::types::QoS;
-use rmqtt_codec::v5;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
+use super::faulty::{WIDE, faulty};
 use super::harness::*;
 use crate::mqtt::connection::FAREWELL_LIMIT;
 use crate::mqtt::settings::Settings;
-
-/// What a connection does not do.
-#[derive(Default)]
-pub(super) struct Faults {
-    /// Nothing can be sent.
-    is_broken: AtomicBool,
-    /// Octets are taken until they are flushed, as TLS does it.
-    is_buffered: AtomicBool,
-    /// What comes is not seen, and when it is, it wakes nobody.
-    pub(super) is_hidden: AtomicBool,
-    /// Looks at what is hidden.
-    pub(super) looks: AtomicUsize,
-}
-
-/// The server's end of a connection with faults.
-struct Faulty {
-    stream: DuplexStream,
-    faults: Arc<Faults>,
-}
-
-impl Faulty {
-    fn check(&self, is_flush: bool) -> io::Result<()> {
-        let Faults {
-            is_broken,
-            is_buffered,
-            ..
-        } = &*self.faults;
-        match is_broken.load(Ordering::Acquire)
-            && (is_flush || !is_buffered.load(Ordering::Acquire))
-        {
-            true => Err(io::ErrorKind::BrokenPipe.into()),
-            false => Ok(()),
-        }
-    }
-}
-
-impl AsyncRead for Faulty {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.faults.is_hidden.load(Ordering::Acquire) {
-            self.faults.looks.fetch_add(1, Ordering::AcqRel);
-            return Poll::Pending;
-        }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Faulty {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        octets: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.check(false)?;
-        Pin::new(&mut self.stream).poll_write(context, octets)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(true)?;
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(true)?;
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// A client `c` with a will for topic `will`, and the faults that its connection can have.
-pub(super) async fn faulty(world: &World, keep_alive: u16) -> (Client5, Arc<Faults>) {
-    let (near, far) = tokio::io::duplex(1 << 20);
-    faulty_over(near, far, world, keep_alive).await
-}
-
-/// The same, over these ends of a stream.
-pub(super) async fn faulty_over(
-    near: DuplexStream,
-    far: DuplexStream,
-    world: &World,
-    keep_alive: u16,
-) -> (Client5, Arc<Faults>) {
-    let faults = Arc::<Faults>::default();
-    let stream = Faulty {
-        stream: far,
-        faults: faults.clone(),
-    };
-    let mut client = Client5::new(near, world.serve(&device("c"), stream));
-    client.send(with_will(keep_alive)).await;
-    client.recv().await;
-    (client, faults)
-}
-
-pub(super) fn with_will(keep_alive: u16) -> v5::Connect {
-    v5::Connect {
-        last_will: will(0),
-        keep_alive,
-        ..connect5("c")
-    }
-}
 
 /// Send a packet to the broker, and wait until it has processed it.
 async fn be_heard(client: &mut Client5, world: &World) {
@@ -134,7 +27,7 @@ async fn watcher(world: &World) -> Client5 {
 /// Who is told of the will of `c`, and `c`, to which nothing can be sent any more.
 async fn watched_and_broken(world: &World) -> (Client5, Client5) {
     let watcher = watcher(world).await;
-    let (client, faults) = faulty(world, 0).await;
+    let (client, faults) = faulty(world, WIDE, 0).await;
     faults.is_broken.store(true, Ordering::Release);
     (watcher, client)
 }
@@ -235,7 +128,7 @@ async fn a_client_that_takes_nothing_and_says_nothing_is_given_up_soon() {
     for is_buffered in [false, true] {
         let world = World::start().await;
         let mut watcher = watcher(&world).await;
-        let (mut client, faults) = faulty(&world, 0).await;
+        let (mut client, faults) = faulty(&world, WIDE, 0).await;
         client.subscribe("t", QoS::AtMostOnce).await;
         faults.is_buffered.store(is_buffered, Ordering::Release);
         faults.is_broken.store(true, Ordering::Release);

@@ -16,17 +16,8 @@ fn mortal(id: &'static str) -> v5::Connect {
         session_expiry_interval_secs: 1_000,
         clean_start: false,
         last_will: Some(v5::LastWill {
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            topic: "will".into(),
-            message: "cut".into(),
             will_delay_interval_sec: Some(500),
-            correlation_data: None,
-            message_expiry_interval: None,
-            content_type: None,
-            user_properties: Vec::new(),
-            is_utf8_payload: None,
-            response_topic: None,
+            ..plain_will("will", "cut")
         }),
         ..connect5(id)
     }

@@ -1,10 +1,9 @@
 //! A broker without sockets, and clients of both versions.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::{v3, v5};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
@@ -12,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use super::packets::*;
 use crate::ca::id::{CaKeyId, CertSerial};
 use crate::ca::path::Admitted;
 use crate::ca::registry::DeviceKey;
@@ -232,6 +232,15 @@ impl World {
     }
 }
 
+/// Wait until that is so. By the clock of the wall: the other may stand.
+pub(super) async fn until(what: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !what() {
+        assert!(start.elapsed() < PATIENCE, "it never came to that");
+        tokio::task::yield_now().await;
+    }
+}
+
 macro_rules! client {
     ($name:ident, $version:ident, $codec:expr) => {
         pub(super) struct $name {
@@ -413,113 +422,5 @@ impl Client5 {
                 None => panic!("no DISCONNECT"),
             }
         }
-    }
-}
-
-/// The name of the type of PUBLISH, which the codec has in another module.
-pub(super) mod v5_publish {
-    pub(in crate::mqtt::connection::tests) use rmqtt_codec::types::Publish;
-}
-
-pub(super) fn pid(id: u16) -> NonZeroU16 {
-    NonZeroU16::new(id).unwrap()
-}
-
-pub(super) fn ack(packet_id: NonZeroU16) -> v5::PublishAck {
-    v5::PublishAck {
-        packet_id,
-        ..Default::default()
-    }
-}
-
-pub(super) fn ack2(packet_id: NonZeroU16) -> v5::PublishAck2 {
-    v5::PublishAck2 {
-        packet_id,
-        ..Default::default()
-    }
-}
-
-pub(super) fn connect5(id: &'static str) -> v5::Connect {
-    v5::Connect {
-        client_id: id.into(),
-        clean_start: true,
-        ..Default::default()
-    }
-}
-
-/// Of a session that lasts longer than its connection.
-pub(super) fn lasting(id: &'static str) -> v5::Connect {
-    v5::Connect {
-        clean_start: false,
-        session_expiry_interval_secs: 1_000,
-        ..connect5(id)
-    }
-}
-
-pub(super) fn connect3(id: &'static str) -> v3::Connect {
-    v3::Connect {
-        client_id: id.into(),
-        clean_session: true,
-        ..Default::default()
-    }
-}
-
-pub(super) fn options(qos: QoS) -> v5::SubscriptionOptions {
-    v5::SubscriptionOptions {
-        qos,
-        ..Default::default()
-    }
-}
-
-/// Wait until that is so. By the clock of the wall: the other may stand.
-pub(super) async fn until(what: impl Fn() -> bool) {
-    let start = std::time::Instant::now();
-    while !what() {
-        assert!(start.elapsed() < PATIENCE, "it never came to that");
-        tokio::task::yield_now().await;
-    }
-}
-
-/// A will for topic `will`, delayed by so many seconds.
-pub(super) fn will(delay: u32) -> Option<v5::LastWill> {
-    Some(v5::LastWill {
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        topic: "will".into(),
-        message: "gone".into(),
-        will_delay_interval_sec: Some(delay),
-        correlation_data: None,
-        message_expiry_interval: None,
-        content_type: Some("text/plain".into()),
-        user_properties: vec![("k".into(), "v".into())],
-        is_utf8_payload: None,
-        response_topic: None,
-    })
-}
-
-/// A message for `t` that is sent in one go, and no other with it.
-pub(super) fn large() -> v5_publish::Publish {
-    v5_publish::Publish {
-        payload: vec![b'x'; 100_000].into(),
-        ..message("t", QoS::AtMostOnce, "")
-    }
-}
-
-pub(super) fn message(topic: &str, qos: QoS, payload: &'static str) -> v5_publish::Publish {
-    v5_publish::Publish {
-        dup: false,
-        retain: false,
-        qos,
-        topic: topic.to_owned().into(),
-        packet_id: (qos != QoS::AtMostOnce).then(|| pid(5)),
-        payload: Bytes::from_static(payload.as_bytes()),
-        properties: Some(v5::PublishProperties::default()),
-    }
-}
-
-pub(super) fn retained(topic: &str, payload: &'static str) -> v5_publish::Publish {
-    v5_publish::Publish {
-        retain: true,
-        ..message(topic, QoS::AtLeastOnce, payload)
     }
 }

@@ -1,5 +1,6 @@
 //! For how long clients are waited for that say nothing or take nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::deaf::{faulty, faulty_over, with_will};
+use super::faulty::{Faults, WIDE, faulty};
 use super::harness::*;
 use crate::mqtt::connection::WRITE_TARGET;
 use crate::mqtt::hub::Hooks;
@@ -45,14 +46,20 @@ async fn a_slow_consumer_is_let_go() {
     world.until("c", |session| session.is_none()).await;
 }
 
-#[tokio::test]
-async fn what_is_there_when_the_time_is_up_counts() {
-    let world = World::start().await;
-    let (mut client, faults) = faulty(&world, KEEP_ALIVE).await;
+/// A client that has said something that is not seen yet, although it was looked for. Time is paused.
+async fn unseen(world: &World) -> (Client5, Arc<Faults>) {
+    let (mut client, faults) = faulty(world, WIDE, KEEP_ALIVE).await;
     tokio::time::pause();
     faults.is_hidden.store(true, Ordering::Release);
     client.send_raw(&PING).await;
     until(|| faults.looks.load(Ordering::Acquire) > 0).await;
+    (client, faults)
+}
+
+#[tokio::test]
+async fn what_is_there_when_the_time_is_up_counts() {
+    let world = World::start().await;
+    let (mut client, faults) = unseen(&world).await;
     // From here on nothing but the time wakes the connection.
     faults.is_hidden.store(false, Ordering::Release);
     assert!(matches!(client.recv().await, v5::Packet::PingResponse));
@@ -61,16 +68,11 @@ async fn what_is_there_when_the_time_is_up_counts() {
 #[tokio::test]
 async fn what_is_seen_late_after_a_pause_of_the_whole_process_counts() {
     let world = World::start().await;
-    let (mut client, faults) = faulty(&world, KEEP_ALIVE).await;
-    tokio::time::pause();
-    faults.is_hidden.store(true, Ordering::Release);
-    client.send_raw(&PING).await;
-    let looks = || faults.looks.load(Ordering::Acquire);
-    until(|| looks() > 0).await;
-    let before = looks();
+    let (mut client, faults) = unseen(&world).await;
+    let before = faults.looks.load(Ordering::Acquire);
     tokio::time::advance(10 * LIMIT).await;
     // Its time is up, and it is not known yet that it has said something.
-    until(|| looks() > before).await;
+    until(|| faults.looks.load(Ordering::Acquire) > before).await;
     faults.is_hidden.store(false, Ordering::Release);
     assert!(matches!(client.recv().await, v5::Packet::PingResponse));
     // The next time it has said nothing.
@@ -214,8 +216,7 @@ async fn who_takes_slowly_and_has_something_to_say_stays() {
 #[tokio::test]
 async fn who_is_not_read_when_a_pause_of_the_whole_process_is_over_stays() {
     let world = World::start().await;
-    let (near, far) = tokio::io::duplex(64);
-    let (mut client, faults) = faulty_over(near, far, &world, KEEP_ALIVE).await;
+    let (mut client, faults) = faulty(&world, 64, KEEP_ALIVE).await;
     client.subscribe("t", QoS::AtMostOnce).await;
     let mut other = world.simple5("p").await;
     tokio::time::pause();
@@ -237,7 +238,7 @@ async fn who_is_not_read_when_a_pause_of_the_whole_process_is_over_stays() {
 #[tokio::test]
 async fn who_says_nothing_is_let_go_also_if_every_look_is_late() {
     let world = World::start().await;
-    let (_client, faults) = faulty(&world, KEEP_ALIVE).await;
+    let (_client, faults) = faulty(&world, WIDE, KEEP_ALIVE).await;
     tokio::time::pause();
     faults.is_hidden.store(true, Ordering::Release);
     for _ in 0..2 {
@@ -270,7 +271,7 @@ async fn who_takes_nothing_is_let_go_also_if_every_look_is_late() {
 #[tokio::test]
 async fn who_says_nothing_is_let_go_whatever_it_is_sent() {
     let world = World::start().await;
-    let (mut client, _) = faulty(&world, KEEP_ALIVE).await;
+    let (mut client, _) = faulty(&world, WIDE, KEEP_ALIVE).await;
     client.subscribe("t", QoS::AtMostOnce).await;
     let mut other = world.simple5("p").await;
     tokio::time::pause();
